@@ -1,0 +1,109 @@
+//! Which extra headers an endpoint may carry, and which of them are secrets to be masked when read back.
+
+use crate::limits;
+
+/// Why a header was refused; the text names the header and the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    #[error("header name {0:?} is not a valid HTTP field name (RFC 9110, section 5.1)")]
+    Name(String),
+    #[error("header {0:?} is set by Bellwire itself or belongs to the connection; choose another name")]
+    Reserved(String),
+    #[error("the value of header {0:?} has characters that HTTP does not allow (only visible ASCII, space and tab; no line breaks)")]
+    Value(String),
+    #[error("{count} headers are too many; at most {max} are allowed")]
+    TooMany { count: usize, max: usize },
+    #[error("the headers are {bytes} bytes together; at most {max} are allowed")]
+    TooLarge { bytes: usize, max: usize },
+}
+
+const RESERVED: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-encoding",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
+const RESERVED_PREFIXES: &[&str] = &["webhook-", "svix-", "bellwire-"];
+
+/// Header names whose values are masked when read back (the rule of the Svix server: credentials by name).
+const SENSITIVE: &[&str] = &[
+    "x-auth-token", "www-authenticate", "authorization", "proxy-authenticate", "proxy-authorization", "cookie", "set-cookie",
+];
+
+/// Whether the value of header `name` is masked when read back.
+pub fn is_sensitive(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SENSITIVE.contains(&name.as_str())
+        || ["secret", "token", "api-key", "apikey", "password", "auth"].iter().any(|part| name.contains(part))
+}
+
+fn is_token(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
+}
+
+/// Checks one header that a user wants sent along.
+pub fn check(name: &str, value: &str) -> Result<(), HeaderError> {
+    if name.is_empty() || name.len() > limits::HEADER_NAME_BYTES_MAX || !name.bytes().all(is_token) {
+        return Err(HeaderError::Name(name.chars().take(64).collect()));
+    }
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p)) {
+        return Err(HeaderError::Reserved(name.to_owned()));
+    }
+    if !value.bytes().all(|c| c == b'\t' || (0x20..0x7f).contains(&c)) {
+        return Err(HeaderError::Value(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// Checks a whole set: each header, their number and their size together.
+pub fn check_all<'a>(headers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<(), HeaderError> {
+    let (mut count, mut bytes) = (0, 0);
+    for (name, value) in headers {
+        check(name, value)?;
+        count += 1;
+        bytes += name.len() + value.len() + 4;
+    }
+    if count > limits::ENDPOINT_HEADERS_MAX {
+        return Err(HeaderError::TooMany { count, max: limits::ENDPOINT_HEADERS_MAX });
+    }
+    if bytes > limits::ENDPOINT_HEADERS_BYTES_MAX {
+        return Err(HeaderError::TooLarge { bytes, max: limits::ENDPOINT_HEADERS_BYTES_MAX });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_cannot_smuggle_lines_or_replace_our_own() {
+        assert!(check("x-team", "payments").is_ok());
+        assert!(matches!(check("x-team", "a\r\nhost: evil"), Err(HeaderError::Value(_))));
+        assert!(matches!(check("x team", "a"), Err(HeaderError::Name(_))));
+        assert!(matches!(check("x\r\nhost", "a"), Err(HeaderError::Name(_))));
+        for reserved in ["Host", "content-length", "Transfer-Encoding", "webhook-id", "svix-signature", "Connection"] {
+            assert!(matches!(check(reserved, "a"), Err(HeaderError::Reserved(_))), "{reserved}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_recognised_by_name() {
+        assert!(is_sensitive("Authorization") && is_sensitive("X-Api-Key") && is_sensitive("x-auth-token"));
+        assert!(!is_sensitive("x-team") && !is_sensitive("content-language"));
+    }
+}

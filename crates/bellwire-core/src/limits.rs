@@ -1,0 +1,83 @@
+//! Every limit: a name, a unit and a reason, in one place. Those an operator may change are defaults here and keys in the configuration.
+
+/// Payload of one published message. 1 MiB is ten times what senders document as their maximum for typical events.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Request body of any other API call: schemas are the largest thing in it.
+pub const REQUEST_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Page size of lists when the caller does not say (Svix: 50) and at most (Svix: 250).
+pub const PAGE_LIMIT_DEFAULT: usize = 50;
+pub const PAGE_LIMIT_MAX: usize = 250;
+/// Response bytes kept with an attempt: enough for an error page's first screen, little enough for millions of attempts.
+pub const RESPONSE_BODY_KEPT_BYTES: usize = 16 * 1024;
+/// Response bytes read and thrown away so that a connection stays usable; beyond it the connection is closed.
+pub const RESPONSE_BODY_DRAINED_BYTES: usize = 256 * 1024;
+/// One response head (status line and headers) of a receiver.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 * 1024;
+pub const RESPONSE_HEADERS_MAX: usize = 100;
+/// Interim (1xx) responses before a receiver counts as broken.
+pub const INTERIM_RESPONSES_MAX: usize = 8;
+/// Extra headers an endpoint may carry.
+pub const ENDPOINT_HEADERS_MAX: usize = 32;
+pub const ENDPOINT_HEADERS_BYTES_MAX: usize = 8 * 1024;
+pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// URL of an endpoint; browsers and proxies agree on about this much.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Names, descriptions and metadata: long enough for people, short enough to list.
+pub const NAME_CHARS_MAX: usize = 1_024;
+pub const DESCRIPTION_CHARS_MAX: usize = 8_192;
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// From the Svix API.
+pub const UID_CHARS_MAX: usize = 256;
+pub const EVENT_TYPE_CHARS_MAX: usize = 256;
+pub const CHANNEL_CHARS_MAX: usize = 128;
+pub const TAG_CHARS_MAX: usize = 128;
+pub const MESSAGE_CHANNELS_MAX: usize = 10;
+pub const MESSAGE_TAGS_MAX: usize = 5;
+pub const ENDPOINT_CHANNELS_MAX: usize = 10;
+pub const ENDPOINT_EVENT_TYPES_MAX: usize = 1_000;
+/// Endpoints of one application: a fan-out is one transaction.
+pub const ENDPOINTS_PER_APPLICATION_MAX: usize = 1_000;
+/// Old signing secrets that still sign during rotation (Svix: 10).
+pub const OLD_SECRETS_MAX: usize = 10;
+pub const ROTATION_GRACE_SECONDS_DEFAULT: u64 = 86_400;
+pub const ROTATION_GRACE_SECONDS_MAX: u64 = 604_800;
+/// How long an idempotency key answers the same.
+pub const IDEMPOTENCY_WINDOW_HOURS: u64 = 24;
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 512;
+/// Scheduled sends: between a minute and a day ahead (Svix).
+pub const DELIVER_AT_SECONDS_MIN: u64 = 60;
+pub const DELIVER_AT_SECONDS_MAX: u64 = 86_400;
+/// Payloads above this are stored compressed (zstd level 1): below, the header costs what it saves.
+pub const COMPRESS_ABOVE_BYTES: usize = 2 * 1024;
+/// Group commit of the embedded store: whichever comes first ends a group; an idle writer commits at once.
+pub const GROUP_ITEMS_MAX: usize = 512;
+pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// Completions may wait this long to ride with the next create.
+pub const COMPLETION_DELAY_MS_MAX: u64 = 8;
+/// Commands waiting for the writer; above it callers wait.
+pub const WRITER_QUEUE_MAX: usize = 4_096;
+/// A read that takes longer is ended and answered 503.
+pub const READ_STATEMENT_MS_MAX: u64 = 5_000;
+/// Attempts running at once in one process: what a crash may repeat.
+pub const IN_FLIGHT_MAX: usize = 1_024;
+/// Attempts running at once for one endpoint, at the start and at most.
+pub const ENDPOINT_WINDOW_START: usize = 16;
+pub const ENDPOINT_WINDOW_MAX: usize = 256;
+/// Payload bytes of queued deliveries kept in memory; beyond it they are read back from the store when their turn comes.
+pub const QUEUED_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Queued deliveries kept in memory per endpoint; the rest stays in the store until there is room.
+pub const ENDPOINT_QUEUE_MAX: usize = 4_096;
+/// Queued deliveries kept in memory in all.
+pub const QUEUE_MAX: usize = 262_144;
+/// Retries due within this time are in memory; later ones are read from the store when their time comes near.
+pub const RETRY_HORIZON_SECONDS: u64 = 120;
+/// `Retry-After` is honoured up to this: a receiver cannot park a delivery for longer.
+pub const RETRY_AFTER_SECONDS_MAX: u64 = 86_400;
+/// Idle keep-alive connections are closed after this.
+pub const CONNECTION_IDLE_SECONDS: u64 = 60;
+/// Request head and body of our own server: slow clients are cut off.
+pub const SERVER_HEADER_SECONDS_MAX: u64 = 10;
+pub const SERVER_BODY_SECONDS_MAX: u64 = 30;
+pub const SERVER_CONNECTIONS_MAX: usize = 16_384;
+pub const SERVER_HEADERS_MAX: usize = 64;
+pub const SERVER_HEAD_BYTES_MAX: usize = 32 * 1024;
