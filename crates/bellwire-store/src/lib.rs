@@ -1,1 +1,51 @@
-//! placeholder
+//! The only SQL of the house: what must survive, behind one small family of use-case traits.
+//!
+//! One trait a noun, one file a trait; `sqlite/` mirrors the files. One method is one transaction. Time and ids are arguments:
+//! no SQL here calls `now()`. A second backend implements the same traits and runs the same `conformance/` suite.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod application;
+pub mod attempt;
+pub mod cipher;
+pub mod credential;
+pub mod delivery;
+pub mod endpoint;
+pub mod error;
+pub mod event_type;
+pub mod idempotency;
+pub mod maintenance;
+pub mod message;
+pub mod sqlite;
+pub mod task;
+
+pub use application::{ApplicationFilter, ApplicationStore};
+pub use attempt::{AttemptFilter, AttemptStore, AttemptedMessage, AttemptedEndpoint, EndpointCounts};
+pub use cipher::Cipher;
+pub use credential::{ApiKeyRecord, CredentialStore};
+pub use delivery::{AttemptRecord, CommitSink, DeliveryNext, DeliveryStore, DueCursor, DueDelivery};
+pub use endpoint::EndpointStore;
+pub use error::StoreError;
+pub use event_type::EventTypeStore;
+pub use idempotency::{Idempotency, IdempotencyRecord, Written};
+pub use maintenance::{MaintenanceStore, RetentionReport, StoreReport};
+pub use message::{Accepted, MessageFilter, MessageStore, NewMessage};
+pub use task::{Task, TaskKind, TaskStatus, TaskStore};
+
+/// Everything a backend does. `Arc<dyn Store>` is what the engine and the API hold.
+pub trait Store:
+    ApplicationStore
+    + AttemptStore
+    + CredentialStore
+    + DeliveryStore
+    + EndpointStore
+    + EventTypeStore
+    + MaintenanceStore
+    + MessageStore
+    + TaskStore
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;

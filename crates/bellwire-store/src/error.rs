@@ -1,0 +1,32 @@
+//! What can go wrong in a store, by whose fault it is.
+
+/// Errors of every store method. `Conflict`, `IdempotencyMismatch` and `NotFound` are the caller's; the rest are ours.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A uniqueness rule: `what` is taken (`uid`, `eventId`, `event type name`).
+    #[error("{what} {value:?} already exists")]
+    Conflict { what: &'static str, value: String },
+    #[error("the idempotency key was used with another request")]
+    IdempotencyMismatch,
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The disk is full: nothing was written; writing goes on by itself once there is space.
+    #[error("the disk is full; nothing was written")]
+    Full,
+    /// The writer's queue or a reader is overloaded, or a statement took too long. Retry later.
+    #[error("the store is busy: {0}")]
+    Busy(&'static str),
+    #[error("the store is closing")]
+    Closed,
+    /// The directory belongs to another process.
+    #[error("{path} is in use by another Bellwire process (lock held); stop it or choose another data directory")]
+    Locked { path: String },
+    #[error("the store is of version {found}, newer than this binary's {supported}; run the newer Bellwire")]
+    TooNew { found: i64, supported: i64 },
+    #[error("secrets cannot be read: {0}")]
+    Cipher(String),
+    #[error("the store holds damaged data: {0}")]
+    Corrupt(String),
+    #[error("storage error: {0}")]
+    Io(String),
+}
