@@ -13,14 +13,14 @@ use crate::{Error, Secret, SigningKey};
 pub struct Signer(Scheme);
 
 enum Scheme {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(Box<Ed25519KeyPair>),
 }
 
 impl Signer {
     /// Scheme `v1`.
     pub fn hmac(secret: &Secret) -> Self {
-        Self(Scheme::Hmac(hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())))
+        Self(Scheme::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.bytes()))))
     }
 
     /// Scheme `v1a`.

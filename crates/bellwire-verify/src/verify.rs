@@ -26,14 +26,14 @@ pub struct Verifier(Scheme);
 
 #[derive(Clone)]
 enum Scheme {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Ed25519(VerifyingKey),
 }
 
 impl Verifier {
     /// Checks `v1` signatures.
     pub fn hmac(secret: &Secret) -> Self {
-        Self(Scheme::Hmac(hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())))
+        Self(Scheme::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret.bytes()))))
     }
 
     /// Checks `v1a` signatures.
@@ -146,12 +146,9 @@ pub fn verify(
     if verifiers.is_empty() {
         return Err(Error::NoSecret);
     }
-    let present = |value: Option<&'_ str>, name| value.filter(|text| !text.is_empty()).ok_or(Error::HeaderMissing(name)).map(|_| ());
-    present(headers.id, "id")?;
-    present(headers.timestamp, "timestamp")?;
-    present(headers.signature, "signature")?;
-    let (id, timestamp, signature) =
-        (headers.id.unwrap_or_default(), headers.timestamp.unwrap_or_default(), headers.signature.unwrap_or_default());
+    let id = required(headers.id, "id")?;
+    let timestamp = required(headers.timestamp, "timestamp")?;
+    let signature = required(headers.signature, "signature")?;
 
     // A full stop in the id would let the border between id, timestamp and body move while the signed bytes stay the same.
     if id.len() > ID_BYTES_MAX || id.bytes().any(|c| c == b'.' || !c.is_ascii_graphic()) {
@@ -169,6 +166,10 @@ pub fn verify(
     }
     let matched = verifiers.iter().any(|verifier| verifier.is_match(id, timestamp.as_bytes(), body, &signatures));
     if matched { Ok(()) } else { Err(Error::NoMatch) }
+}
+
+fn required<'a>(value: Option<&'a str>, name: &'static str) -> Result<&'a str, Error> {
+    value.filter(|text| !text.is_empty()).ok_or(Error::HeaderMissing(name))
 }
 
 fn check_timestamp(text: &str, now_s: u64, tolerance_s: u64) -> Result<(), Error> {
