@@ -14,6 +14,12 @@ pub const RESPONSE_BODY_DRAINED_BYTES: usize = 256 * 1024;
 /// One response head (status line and headers) of a receiver.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 32 * 1024;
 pub const RESPONSE_HEADERS_MAX: usize = 100;
+/// Chunk extensions of one chunk, which nobody uses: beyond it a receiver counts as broken.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1_024;
+/// What is kept of a single response header (`Retry-After`, `Content-Type`).
+pub const RESPONSE_HEADER_KEPT_BYTES: usize = 256;
+/// Read buffer of one connection: a usual answer in one read, and 1,000 idle connections in 4 MB.
+pub const CONNECTION_BUFFER_BYTES: usize = 4 * 1024;
 /// Interim (1xx) responses before a receiver counts as broken.
 pub const INTERIM_RESPONSES_MAX: usize = 8;
 /// Extra headers an endpoint may carry.
@@ -75,6 +81,20 @@ pub const RETRY_HORIZON_SECONDS: u64 = 120;
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 86_400;
 /// Idle keep-alive connections are closed after this.
 pub const CONNECTION_IDLE_SECONDS: u64 = 60;
+/// Keep-alive connections are replaced after this, so that a receiver's DNS change is seen and its balancer can spread load.
+pub const CONNECTION_AGE_SECONDS_MAX: u64 = 600;
+/// Resolving one name. Resolvers answer in milliseconds; two seconds allow one lost packet.
+pub const RESOLVE_MS_MAX: u64 = 2_000;
+/// Resolved names kept, and for how long at most whatever their TTL says; failures are kept briefly.
+pub const RESOLVE_CACHE_ENTRIES: u64 = 4_096;
+pub const RESOLVE_TTL_SECONDS_MAX: u64 = 60;
+pub const RESOLVE_NEGATIVE_TTL_SECONDS_MAX: u64 = 5;
+/// One TCP connect. A lost SYN is repeated after one and three seconds; who has not answered by then is not there.
+pub const CONNECT_MS_MAX: u64 = 5_000;
+/// Addresses of one name that are tried, one after another.
+pub const DIAL_ADDRESSES_MAX: usize = 4;
+/// Answer of an egress proxy to CONNECT.
+pub const PROXY_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Request head and body of our own server: slow clients are cut off.
 pub const SERVER_HEADER_SECONDS_MAX: u64 = 10;
 pub const SERVER_BODY_SECONDS_MAX: u64 = 30;
