@@ -1,5 +1,6 @@
 //! One try of one delivery: what was sent, what came back, and how it was judged.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,7 +65,7 @@ pub struct Attempt {
     /// The kept part of the response body (see `limits::RESPONSE_BODY_KEPT_BYTES`), or the error text when no answer came.
     pub response: Bytes,
     /// Where it was sent.
-    pub url: String,
+    pub url: Arc<str>,
 }
 
 /// What one exchange with a receiver came to, before the retry policy judges it.

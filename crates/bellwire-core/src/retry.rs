@@ -68,6 +68,16 @@ impl RetryPolicy {
     }
 }
 
+/// Reads a `Retry-After` value: whole seconds or an HTTP date (RFC 9110, section 10.2.3). `None` for anything else.
+pub fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Timestamp(date.as_millisecond()).since(now))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +125,17 @@ mod tests {
         assert_eq!(wait(1, Some(60)), 60);
         assert_eq!(wait(2, Some(60)), 300);
         assert_eq!(wait(1, Some(315_360_000)), 86_400);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_garbage_is_passed_over() {
+        let now = Timestamp::parse_rfc3339("1994-11-06T08:49:00Z").unwrap();
+        assert_eq!(parse_retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(Duration::from_secs(37)));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        for garbage in ["", "soon", "-5", "1.5", "99999999999999999999x"] {
+            assert_eq!(parse_retry_after(garbage, now), None, "{garbage}");
+        }
     }
 
     #[test]

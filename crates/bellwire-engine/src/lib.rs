@@ -1,1 +1,249 @@
-//! placeholder
+//! The pipe, one file a step, in the order a message takes:
+//!
+//! | step | file | invariant |
+//! |---|---|---|
+//! | ingest | `ingest.rs` | what is answered is durable |
+//! | fan out | `fan_out.rs` | decided once, before the message is stored, and stored with it |
+//! | queue | `queue.rs`, `scheduler/` | whatever is unfinished is in memory, or the store is known to have more |
+//! | sign | `sign.rs` | the signature covers the exact bytes sent, with every key valid now |
+//! | deliver | `deliver.rs`, `route.rs`, `pool.rs`, `transport/` | every job taken ends in exactly one record |
+//! | record | `record.rs` | an attempt and its next due time commit together |
+//! | retry | `retry.rs`, `recover.rs` | nothing unfinished is forgotten |
+//!
+//! Beside it: `operational.rs` (Bellwire's own events), `maintenance.rs` (retention and other chores), `directory.rs`
+//! (applications cached for ingest). Who decides is in `bellwire-core`, what remembers in `bellwire-store`.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod config;
+mod deliver;
+mod directory;
+mod fan_out;
+mod ingest;
+mod maintenance;
+mod metrics;
+mod operational;
+mod pool;
+mod queue;
+mod random;
+mod record;
+mod recover;
+mod retry;
+mod route;
+pub mod scheduler;
+mod sign;
+pub mod transport;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bellwire_core::{AppId, Clock, EndpointId, IdGenerator, OrgId, Secret, Timestamp, limits};
+use bellwire_store::{Store, StoreError};
+use bellwire_verify::{Secret as HmacSecret, SigningKey};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+pub use config::{EngineConfig, HeaderPrefix, SigningDefault};
+pub use directory::AppEntry;
+pub use ingest::Published;
+pub use metrics::Metrics;
+
+use directory::Directory;
+use pool::Pools;
+use queue::{Queue, Sink};
+use route::Routes;
+use scheduler::SchedulerLimits;
+
+/// What the engine cannot start without.
+pub struct EngineDeps {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub config: EngineConfig,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("delivery.proxy: {0}")]
+    Proxy(&'static str),
+}
+
+/// How stopping went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopReport {
+    /// Attempts that had not ended within the grace time; they are repeated at the next start.
+    pub abandoned: usize,
+}
+
+/// The running pipe; shared as `Arc<Engine>`.
+pub struct Engine {
+    this: Weak<Engine>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: EngineConfig,
+    ids: IdGenerator,
+    directory: Directory,
+    routes: Routes,
+    pools: Pools,
+    queue: Queue,
+    client: transport::Client,
+    metrics: Metrics,
+    operational: mpsc::Sender<operational::Event>,
+    operational_apps: Mutex<HashMap<OrgId, AppId>>,
+    runtime: tokio::runtime::Handle,
+    stopping: AtomicBool,
+    stop: Notify,
+}
+
+impl Engine {
+    /// Starts the pipe on the current tokio runtime and resumes what is unfinished in the store.
+    pub async fn start(deps: EngineDeps) -> Result<Arc<Self>, EngineError> {
+        let EngineDeps { store, clock, config } = deps;
+        let last_key = store.last_key().await?;
+        let proxy = config.proxy.as_deref().map(transport::Proxy::parse).transpose().map_err(EngineError::Proxy)?;
+        let options = transport::ClientOptions { policy: config.egress.clone(), proxy, ..Default::default() };
+        let client = transport::Client::new(options);
+        let (operational, events) = mpsc::channel(operational::QUEUE_MAX);
+        let engine = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            ids: IdGenerator::new(last_key),
+            directory: Directory::new(),
+            routes: Routes::new(),
+            pools: Pools::default(),
+            queue: Queue::new(scheduler_limits(&config)),
+            client,
+            metrics: Metrics::new(),
+            operational,
+            operational_apps: Mutex::new(HashMap::new()),
+            runtime: tokio::runtime::Handle::current(),
+            stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            store,
+            clock,
+            config,
+        });
+        engine.store.set_sink(Arc::new(Sink(Arc::downgrade(&engine))));
+        tokio::spawn(operational::run(Arc::downgrade(&engine), events));
+        tokio::spawn(retry::run_pump(engine.clone()));
+        tokio::spawn(retry::run_timers(engine.clone()));
+        tokio::spawn(retry::resume_first_tries(engine.clone(), last_key));
+        tokio::spawn(retry::run_retries(engine.clone()));
+        tokio::spawn(retry::run_overflow(engine.clone()));
+        tokio::spawn(recover::resume_tasks(engine.clone()));
+        tokio::spawn(maintenance::run_sweep(engine.clone()));
+        tokio::spawn(maintenance::run_retention(engine.clone()));
+        Ok(engine)
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        random::secret_bytes()
+    }
+
+    /// Counters; gauges are brought up to date first.
+    pub async fn metrics_text(&self) -> String {
+        let (queued, quick, in_flight, waiting) = self.queue.depths();
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.queued.set(gauge(queued));
+        self.metrics.queued_quick.set(gauge(quick));
+        self.metrics.in_flight.set(gauge(in_flight));
+        self.metrics.retries_waiting.set(gauge(waiting));
+        if let Ok(report) = self.store.report().await {
+            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            self.metrics.store_bytes.set(gauge(report.bytes_on_disk));
+            self.metrics.store_segments.set(gauge(report.segments));
+            self.metrics.store_commits.set(gauge(report.commits_total));
+            self.metrics.store_commit_items.set(gauge(report.commit_items_total));
+            self.metrics.store_full.set(i64::from(report.is_full));
+        }
+        self.metrics.encode()
+    }
+
+    /// A customer application with its endpoints, by id or uid.
+    pub async fn application(&self, org: OrgId, id_or_uid: &str) -> Result<Option<Arc<AppEntry>>, StoreError> {
+        self.directory.find(&*self.store, org, id_or_uid).await
+    }
+
+    pub async fn application_by_id(&self, id: AppId) -> Result<Option<Arc<AppEntry>>, StoreError> {
+        self.directory.get(&*self.store, id).await
+    }
+
+    /// To be called after every write to an application: what was cached of it and its endpoints is forgotten.
+    pub fn application_changed(&self, id: AppId) {
+        self.directory.forget(id);
+        self.routes.forget_application(id);
+    }
+
+    /// To be called after every write to an endpoint.
+    pub fn endpoint_changed(&self, app: AppId, endpoint: EndpointId) {
+        self.directory.forget(app);
+        self.routes.forget(endpoint);
+    }
+
+    /// A new signing key of the configured kind: `whsec_…` or `whsk_…`.
+    pub fn new_signing_secret(&self) -> Secret {
+        let random = random::secret_bytes();
+        match self.config.signing_default {
+            SigningDefault::HmacSha256 => Secret::new(HmacSecret::generate(random).expose()),
+            SigningDefault::Ed25519 => match SigningKey::generate(random) {
+                Ok(key) => Secret::new(key.expose()),
+                Err(error) => {
+                    tracing::error!(%error, "no Ed25519 key could be made; using a symmetric one");
+                    Secret::new(HmacSecret::generate(random).expose())
+                }
+            },
+        }
+    }
+
+    /// Starts nothing more and waits for what runs, at most `grace`. Queued work stays in the store.
+    pub async fn stop(&self, grace: Duration) -> StopReport {
+        self.stopping.store(true, Ordering::Release);
+        self.stop.notify_waiters();
+        self.queue.work.notify_one();
+        self.queue.retry_changed.notify_one();
+        let deadline = tokio::time::Instant::now() + grace;
+        while self.queue.in_flight() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        StopReport { abandoned: self.queue.in_flight() }
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Sleeps, unless the engine stops.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        let stop = self.stop.notified();
+        if !self.is_stopping() {
+            let _ = tokio::time::timeout(duration, stop).await;
+        }
+    }
+
+    pub(crate) fn scheduler_limits(&self) -> SchedulerLimits {
+        scheduler_limits(&self.config)
+    }
+}
+
+fn scheduler_limits(config: &EngineConfig) -> SchedulerLimits {
+    SchedulerLimits {
+        in_flight_max: config.in_flight_max.max(1),
+        window_max: config.endpoint_window_max.max(1),
+        endpoint_queue_max: limits::ENDPOINT_QUEUE_MAX,
+        queue_max: limits::QUEUE_MAX,
+        payload_bytes_max: limits::QUEUED_PAYLOAD_BYTES_MAX,
+    }
+}

@@ -1,0 +1,186 @@
+//! Running attempts. Invariant: every job taken from the queue ends in exactly one record, whatever happens on the way.
+//!
+//! A worker is a task that runs one job after another for one endpoint over one connection, as long as there are any.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellwire_core::retry::parse_retry_after;
+use bellwire_core::{AttemptOutcome, Message, Timestamp};
+use bytes::Bytes;
+
+use crate::Engine;
+use crate::pool::Pool;
+use crate::record::Done;
+use crate::route::{Destination, Route};
+use crate::scheduler::{Feedback, Job};
+use crate::sign::RequestWriter;
+use crate::transport::{Connection, Response, TransportError};
+
+/// A store that does not answer keeps a job waiting for this long before it is asked again.
+const STORE_RETRY: Duration = Duration::from_millis(250);
+
+/// What a worker keeps from job to job.
+#[derive(Default)]
+struct Worker {
+    connection: Option<(Connection, Arc<Pool>)>,
+    request: RequestWriter,
+}
+
+impl Engine {
+    /// Starts the jobs that may run now.
+    pub(crate) fn pump(&self) {
+        if self.is_stopping() {
+            return;
+        }
+        let mut jobs = Vec::new();
+        self.queue.poll(&mut jobs);
+        for job in jobs {
+            self.spawn_worker(job);
+        }
+    }
+
+    fn spawn_worker(&self, job: Job) {
+        if let Some(engine) = self.this.upgrade() {
+            self.runtime.spawn(engine.work(job));
+        }
+    }
+
+    async fn work(self: Arc<Self>, mut job: Job) {
+        let mut worker = Worker::default();
+        let mut ready = Vec::new();
+        loop {
+            let feedback = self.run(&mut worker, &job).await;
+            self.queue.finished(job.endpoint, feedback, &mut ready, !self.is_stopping());
+            // Go on with a job of the same endpoint if there is one: its connection is warm.
+            let next = ready.iter().position(|next| next.endpoint == job.endpoint).map(|at| ready.swap_remove(at));
+            for other in ready.drain(..) {
+                self.spawn_worker(other);
+            }
+            match next {
+                Some(next) => job = next,
+                None => break,
+            }
+        }
+        if let Some((connection, pool)) = worker.connection {
+            pool.put(connection);
+        }
+    }
+
+    /// One attempt: from the job to its record.
+    async fn run(&self, worker: &mut Worker, job: &Job) -> Feedback {
+        let Some(route) = self.route_of(job).await else {
+            return self.record(job, None, Done::Cancelled("the endpoint was deleted"));
+        };
+        if route.endpoint.disabled {
+            return self.record(job, Some(&route), Done::Cancelled("the endpoint is disabled"));
+        }
+        let loaded;
+        let message: &Message = match &job.content {
+            Some(content) => &content.message,
+            None => match self.load(job).await {
+                Some(message) => {
+                    loaded = message;
+                    &loaded
+                }
+                None => return self.record(job, Some(&route), Done::Cancelled("the message was removed")),
+            },
+        };
+        let Some(payload) = &message.payload else {
+            return self.record(job, Some(&route), Done::Cancelled("the payload was deleted or has expired"));
+        };
+        let now = self.now();
+        let began = Instant::now();
+        let result = match &route.destination {
+            Ok(destination) => self.exchange(worker, &route, destination, message, payload, now).await,
+            Err(error) => Err(error.clone()),
+        };
+        let duration = began.elapsed();
+        match result {
+            Ok(response) => self.answered(job, &route, response, now, duration),
+            Err(error) => self.failed(job, &route, &error, now, duration),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        worker: &mut Worker,
+        route: &Route,
+        destination: &Destination,
+        message: &Message,
+        payload: &Bytes,
+        now: Timestamp,
+    ) -> Result<Response, TransportError> {
+        let deadline = tokio::time::Instant::now() + self.config.request_timeout;
+        worker.request.prepare(self.config.header_prefix, route, destination, message, payload, now)?;
+        let mut slot = match worker.connection.take() {
+            Some((connection, pool)) if Arc::ptr_eq(&pool, &destination.pool) => Some(connection),
+            _ => destination.pool.take(),
+        };
+        let result = self.client.exchange(&mut slot, &destination.target, worker.request.head(), payload, deadline).await;
+        worker.connection = slot.map(|connection| (connection, destination.pool.clone()));
+        result
+    }
+
+    fn answered(&self, job: &Job, route: &Arc<Route>, response: Response, now: Timestamp, duration: Duration) -> Feedback {
+        let retry_after = response.retry_after.as_deref().and_then(|text| parse_retry_after(text, now));
+        let feedback = match response.status {
+            429 | 503 => Feedback::Overloaded(retry_after),
+            _ => Feedback::Answered(duration),
+        };
+        let outcome = AttemptOutcome { response_status: response.status, response: response.body, retry_after, duration };
+        self.record(job, Some(route), Done::Answered { outcome, at: now });
+        feedback
+    }
+
+    fn failed(&self, job: &Job, route: &Arc<Route>, error: &TransportError, now: Timestamp, duration: Duration) -> Feedback {
+        let reason = error.operator_reason();
+        if let Some(reason) = &reason {
+            tracing::debug!(endpoint.id = %job.endpoint, error.code = error.code(), reason, "attempt not sent");
+        }
+        let is_ours = matches!(error, TransportError::Local(_));
+        if is_ours {
+            tracing::error!(endpoint.id = %job.endpoint, reason, "attempts fail because of a fault of this machine");
+        }
+        let response = Bytes::from(format!("{}: {error}", error.code()));
+        let outcome = AttemptOutcome { response_status: 0, response, retry_after: None, duration };
+        self.record(job, Some(route), Done::Failed { outcome, at: now, is_ours });
+        Feedback::Failed(duration)
+    }
+
+    async fn route_of(&self, job: &Job) -> Option<Arc<Route>> {
+        loop {
+            if let Some(route) = self.routes.cached(job.endpoint) {
+                return Some(route);
+            }
+            match self.routes.load(&*self.store, job.endpoint, &self.config, &self.pools).await {
+                Ok(route) => {
+                    if let Some(route) = &route {
+                        self.queue.set_rate(&route.endpoint);
+                    }
+                    return route;
+                }
+                Err(error) => self.wait_for_store("endpoint", &error).await,
+            }
+        }
+    }
+
+    async fn load(&self, job: &Job) -> Option<Message> {
+        loop {
+            match self.store.load_message(job.message).await {
+                Ok(message) => return message,
+                Err(bellwire_store::StoreError::Corrupt(detail)) => {
+                    // Never sign and send damaged bytes.
+                    tracing::error!(message.id = %job.message, detail, "a stored message is damaged; its delivery is cancelled");
+                    return None;
+                }
+                Err(error) => self.wait_for_store("message", &error).await,
+            }
+        }
+    }
+
+    async fn wait_for_store(&self, what: &'static str, error: &bellwire_store::StoreError) {
+        tracing::warn!(what, %error, "the store does not answer; trying again");
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}

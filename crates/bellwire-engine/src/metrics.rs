@@ -1,0 +1,85 @@
+//! Counters for `/metrics`; names follow the steps of the pipe.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Seconds; receivers answer within milliseconds or run into the timeout.
+const LATENCY_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
+
+pub struct Metrics {
+    registry: Registry,
+    pub messages_accepted: Counter,
+    pub attempts_recorded: Counter,
+    pub deliveries_cancelled: Counter,
+    pub endpoints_disabled: Counter,
+    pub operational_dropped: Counter,
+    attempts_succeeded: Counter,
+    attempts_failed: Counter,
+    attempt_seconds: Histogram,
+    pub queued: Gauge,
+    pub queued_quick: Gauge,
+    pub in_flight: Gauge,
+    pub retries_waiting: Gauge,
+    pub store_bytes: Gauge,
+    pub store_segments: Gauge,
+    pub store_commits: Gauge,
+    pub store_commit_items: Gauge,
+    pub store_full: Gauge,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("bellwire");
+        macro_rules! register {
+            ($kind:ty, $name:literal, $help:literal) => {{
+                let metric = <$kind>::default();
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let attempt_seconds = Histogram::new(LATENCY_BUCKETS);
+        registry.register("deliver_attempt_seconds", "Time from sending to the end of the answer", attempt_seconds.clone());
+        Self {
+            messages_accepted: register!(Counter, "ingest_messages", "Messages accepted durably"),
+            attempts_recorded: register!(Counter, "record_attempts", "Attempts recorded durably"),
+            deliveries_cancelled: register!(Counter, "deliver_cancelled", "Deliveries ended without an attempt"),
+            endpoints_disabled: register!(Counter, "endpoints_disabled", "Endpoints disabled by Bellwire"),
+            operational_dropped: register!(Counter, "operational_dropped", "Operational events dropped because too many waited"),
+            attempts_succeeded: register!(Counter, "deliver_attempts_succeeded", "Attempts answered with 2xx"),
+            attempts_failed: register!(Counter, "deliver_attempts_failed", "Attempts answered with anything else, or not at all"),
+            queued: register!(Gauge, "queue_deliveries", "Deliveries queued in memory"),
+            queued_quick: register!(Gauge, "queue_deliveries_quick", "Of these, for endpoints that answer quickly"),
+            in_flight: register!(Gauge, "deliver_in_flight", "Attempts running or not yet recorded"),
+            retries_waiting: register!(Gauge, "retry_waiting", "Retries waiting in memory for their time"),
+            store_bytes: register!(Gauge, "store_bytes", "Size of the store on disk"),
+            store_segments: register!(Gauge, "store_segments", "Segment files"),
+            store_commits: register!(Gauge, "store_commits", "Commits since the start"),
+            store_commit_items: register!(Gauge, "store_commit_items", "Items in these commits"),
+            store_full: register!(Gauge, "store_full", "1 while the disk is full and writing waits"),
+            attempt_seconds,
+            registry,
+        }
+    }
+
+    pub fn attempt(&self, is_success: bool, duration: Duration) {
+        if is_success {
+            self.attempts_succeeded.inc();
+        } else {
+            self.attempts_failed.inc();
+        }
+        self.attempt_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Prometheus text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

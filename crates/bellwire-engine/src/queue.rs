@@ -1,0 +1,353 @@
+//! Between the store and the workers: what commits becomes jobs, jobs become running attempts.
+//! Invariant: whatever is unfinished is in memory here, or the store is known to have more (`overflow`, `watermark`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bellwire_core::{EndpointId, MessageId, Timestamp, Trigger, limits};
+use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueCursor, DueDelivery, NewMessage};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::Engine;
+use crate::scheduler::{Enqueued, Feedback, Instant, Job, Scheduler, SchedulerLimits};
+
+/// Deliveries to quick endpoints that may wait before ingest is held back: some tens of milliseconds of work.
+const BACKLOG_MAX: usize = 512;
+/// Retries kept in memory, waiting or queued; later ones stay in the store.
+pub const RETRIES_IN_MEMORY_MAX: usize = 131_072;
+
+pub struct Queue {
+    scheduler: Mutex<Scheduler>,
+    retries: Mutex<Retries>,
+    /// Mirrors of the scheduler's counters, read without its lock.
+    queued_quick: AtomicUsize,
+    in_flight: AtomicUsize,
+    /// Work has come in from outside the runtime (the store's writer thread).
+    pub work: Notify,
+    /// The backlog has shrunk.
+    room: Notify,
+    /// A retry may be due earlier than thought.
+    pub retry_changed: Notify,
+    started: std::time::Instant,
+}
+
+/// Retries waiting for their time, by due time, up to the watermark; the store has the later ones.
+struct Retries {
+    waiting: BTreeMap<DueCursor, Job>,
+    /// Every retry in memory: waiting (with its due time), queued or running (without).
+    known: HashMap<(MessageId, EndpointId), Option<DueCursor>>,
+    /// Retries due up to here are in memory.
+    watermark: Timestamp,
+    /// Something due before the watermark was left in the store for want of room.
+    is_rewind_wanted: bool,
+}
+
+impl Queue {
+    pub fn new(limits: SchedulerLimits) -> Self {
+        Self {
+            scheduler: Mutex::new(Scheduler::new(limits)),
+            retries: Mutex::new(Retries {
+                waiting: BTreeMap::new(),
+                known: HashMap::new(),
+                watermark: Timestamp(i64::MIN),
+                is_rewind_wanted: false,
+            }),
+            queued_quick: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            work: Notify::new(),
+            room: Notify::new(),
+            retry_changed: Notify::new(),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// Monotonic time as the scheduler counts it.
+    pub fn now(&self) -> Instant {
+        self.started.elapsed()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// (queued, of these for quick endpoints, in flight, retries waiting in memory)
+    pub fn depths(&self) -> (usize, usize, usize, usize) {
+        let scheduler = self.scheduler.lock();
+        let (queued, quick, in_flight) = (scheduler.queued(), scheduler.queued_quick(), scheduler.in_flight());
+        drop(scheduler);
+        (queued, quick, in_flight, self.retries.lock().waiting.len())
+    }
+
+    /// Waits while deliveries to quick endpoints are behind, at most `max`.
+    pub async fn hold_back(&self, max: Duration) {
+        if self.queued_quick.load(Ordering::Relaxed) <= BACKLOG_MAX {
+            return;
+        }
+        let wait = async {
+            loop {
+                let room = self.room.notified();
+                if self.queued_quick.load(Ordering::Relaxed) <= BACKLOG_MAX {
+                    return;
+                }
+                room.await;
+            }
+        };
+        let _ = tokio::time::timeout(max, wait).await;
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Scheduler) -> R) -> R {
+        let mut scheduler = self.scheduler.lock();
+        let result = act(&mut scheduler);
+        let quick = scheduler.queued_quick();
+        let before = self.queued_quick.swap(quick, Ordering::Relaxed);
+        self.in_flight.store(scheduler.in_flight(), Ordering::Relaxed);
+        drop(scheduler);
+        if before > BACKLOG_MAX && quick <= BACKLOG_MAX {
+            self.room.notify_waiters();
+        }
+        result
+    }
+
+    /// Jobs that may run now.
+    pub fn poll(&self, out: &mut Vec<Job>) {
+        let now = self.now();
+        self.with(|scheduler| scheduler.poll(now, out));
+    }
+
+    /// An attempt has ended; jobs that may run now.
+    pub fn finished(&self, endpoint: EndpointId, feedback: Feedback, out: &mut Vec<Job>, may_start: bool) {
+        let now = self.now();
+        self.with(|scheduler| {
+            scheduler.finished(now, endpoint, feedback);
+            if may_start {
+                scheduler.poll(now, out);
+            }
+        });
+    }
+
+    /// Puts endpoints that have stopped answering into the slow lane; when to look again.
+    pub fn tick(&self) -> Option<Instant> {
+        let now = self.now();
+        self.with(|scheduler| {
+            scheduler.tick(now);
+            scheduler.next_wake()
+        })
+    }
+
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.scheduler.lock().next_wake()
+    }
+
+    pub fn set_rate(&self, endpoint: &bellwire_core::Endpoint) {
+        self.with(|scheduler| scheduler.set_rate(endpoint.app, endpoint.id, endpoint.throttle_rate));
+    }
+
+    /// First tries read from the store. False: no room, go on later from this message.
+    pub fn offer_first_tries(&self, due: Vec<DueDelivery>) {
+        self.with(|scheduler| {
+            for delivery in due {
+                scheduler.enqueue(first_try(delivery.message, delivery.endpoint, delivery.app, None));
+            }
+        });
+        self.work.notify_one();
+    }
+
+    pub fn take_overflowed(&self) -> Option<(EndpointId, MessageId)> {
+        self.with(Scheduler::take_overflowed)
+    }
+
+    pub fn put_back_overflow(&self, app: bellwire_core::AppId, endpoint: EndpointId, from: MessageId) {
+        self.with(|scheduler| scheduler.put_back_overflow(app, endpoint, from));
+    }
+
+    /// A retry whose row is durable: kept if it is due before the watermark, else the store hands it out in time.
+    pub fn offer_retry(&self, delivery: &DueDelivery) {
+        let mut retries = self.retries.lock();
+        if delivery.due_at > retries.watermark {
+            return;
+        }
+        if retries.known.len() >= RETRIES_IN_MEMORY_MAX {
+            retries.is_rewind_wanted = true;
+            return;
+        }
+        let is_first = retries.insert(delivery);
+        drop(retries);
+        if is_first {
+            self.retry_changed.notify_one();
+        }
+    }
+
+    /// A manual try asked for now: takes the place of a waiting retry of the same delivery.
+    pub fn offer_manual(&self, delivery: &DueDelivery) {
+        let mut retries = self.retries.lock();
+        if let Some(Some(cursor)) = retries.known.get(&(delivery.message, delivery.endpoint)).copied() {
+            retries.waiting.remove(&cursor);
+        }
+        retries.known.insert((delivery.message, delivery.endpoint), None);
+        drop(retries);
+        self.with(|scheduler| scheduler.enqueue(retry_job(delivery)));
+        self.work.notify_one();
+    }
+
+    /// Moves retries that are due into the scheduler. Returns when the next one in memory is due, and what to load from
+    /// the store if anything: (everything from the beginning, up to).
+    pub fn release_due(&self, now: Timestamp) -> (Option<Timestamp>, Option<LoadRetries>) {
+        let mut retries = self.retries.lock();
+        let mut due = Vec::new();
+        while let Some(entry) = retries.waiting.first_entry() {
+            if entry.key().due_at > now {
+                break;
+            }
+            let (_, job) = entry.remove_entry();
+            retries.known.insert((job.message, job.endpoint), None);
+            due.push(job);
+        }
+        let next = retries.waiting.first_key_value().map(|(cursor, _)| cursor.due_at);
+        let horizon = now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS));
+        let is_room = retries.known.len() < RETRIES_IN_MEMORY_MAX / 2;
+        let load = if is_room && retries.is_rewind_wanted {
+            retries.is_rewind_wanted = false;
+            Some(LoadRetries { until: horizon })
+        } else if is_room && retries.watermark < now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS / 2)) {
+            Some(LoadRetries { until: horizon })
+        } else {
+            None
+        };
+        if load.is_some() {
+            // From now on what commits with an earlier due time comes to memory by itself.
+            retries.watermark = retries.watermark.max(horizon);
+        }
+        drop(retries);
+        if !due.is_empty() {
+            self.with(|scheduler| {
+                for job in due {
+                    scheduler.enqueue(job);
+                }
+            });
+            self.work.notify_one();
+        }
+        (next, load)
+    }
+
+    /// A page read from the store. False once memory is full: the rest is read when there is room.
+    pub fn take_loaded_retries(&self, page: &[DueDelivery]) -> bool {
+        let mut retries = self.retries.lock();
+        for delivery in page {
+            if retries.known.len() >= RETRIES_IN_MEMORY_MAX {
+                retries.is_rewind_wanted = true;
+                return false;
+            }
+            if !retries.known.contains_key(&(delivery.message, delivery.endpoint)) {
+                retries.insert(delivery);
+            }
+        }
+        true
+    }
+}
+
+/// Read the retries due up to `until` from the store.
+pub struct LoadRetries {
+    pub until: Timestamp,
+}
+
+impl Retries {
+    /// Whether it is now the next one due.
+    fn insert(&mut self, delivery: &DueDelivery) -> bool {
+        let cursor = DueCursor { due_at: delivery.due_at, message: delivery.message, endpoint: delivery.endpoint };
+        if let Some(Some(old)) = self.known.insert((delivery.message, delivery.endpoint), Some(cursor)) {
+            self.waiting.remove(&old);
+        }
+        self.waiting.insert(cursor, retry_job(delivery));
+        self.waiting.first_key_value().is_some_and(|(first, _)| *first == cursor)
+    }
+}
+
+fn first_try(message: MessageId, endpoint: EndpointId, app: bellwire_core::AppId, content: Option<Arc<NewMessage>>) -> Job {
+    Job { message, endpoint, app, tries: 0, trigger: Trigger::Scheduled, resume_at: None, is_first_try: true, content }
+}
+
+fn retry_job(delivery: &DueDelivery) -> Job {
+    Job {
+        message: delivery.message,
+        endpoint: delivery.endpoint,
+        app: delivery.app,
+        tries: delivery.tries,
+        trigger: delivery.trigger,
+        resume_at: delivery.resume_at,
+        is_first_try: false,
+        content: None,
+    }
+}
+
+/// Told of commits by the store's writer thread. Holds the engine weakly: the engine holds the store.
+pub struct Sink(pub Weak<Engine>);
+
+impl CommitSink for Sink {
+    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+        let Some(engine) = self.0.upgrade() else { return };
+        let mut queued = false;
+        engine.queue.with(|scheduler| {
+            for new in messages {
+                let message = &new.message;
+                if message.deliver_at.is_some() {
+                    continue;
+                }
+                for endpoint in &new.endpoints {
+                    let job = first_try(message.id, *endpoint, message.app, Some(new.clone()));
+                    queued |= scheduler.enqueue(job) == Enqueued::Queued;
+                }
+            }
+        });
+        for new in messages {
+            let message = &new.message;
+            let Some(due_at) = message.deliver_at else { continue };
+            for endpoint in &new.endpoints {
+                engine.queue.offer_retry(&DueDelivery {
+                    message: message.id,
+                    endpoint: *endpoint,
+                    app: message.app,
+                    tries: 0,
+                    due_at,
+                    trigger: Trigger::Scheduled,
+                    resume_at: None,
+                });
+            }
+        }
+        if queued {
+            engine.queue.work.notify_one();
+        }
+    }
+
+    fn recorded(&self, attempts: &[AttemptRecord]) {
+        let Some(engine) = self.0.upgrade() else { return };
+        engine.metrics.attempts_recorded.inc_by(attempts.len() as u64);
+        let mut starts = false;
+        engine.queue.with(|scheduler| {
+            let was_full = scheduler.is_full();
+            scheduler.recorded(attempts.len());
+            starts = was_full && scheduler.queued() > 0;
+        });
+        for record in attempts {
+            if !record.is_first_try {
+                engine.queue.retries.lock().known.remove(&(record.message, record.endpoint));
+            }
+            if let DeliveryNext::RetryAt { at, tries } = record.next {
+                engine.queue.offer_retry(&DueDelivery {
+                    message: record.message,
+                    endpoint: record.endpoint,
+                    app: record.app,
+                    tries,
+                    due_at: at,
+                    trigger: Trigger::Scheduled,
+                    resume_at: None,
+                });
+            }
+        }
+        if starts {
+            engine.queue.work.notify_one();
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One endpoint's queue: two lanes, an adaptive window, a pause after overload, a token bucket.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bellwire_core::{AppId, MessageId};
+
+use super::{Instant, Job};
+
+/// What an attempt tells about its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// It answered, in this time. Any status but 429 and 503: an application error says nothing about load.
+    Answered(Duration),
+    /// It asked for less: 429 or 503, perhaps saying for how long.
+    Overloaded(Option<Duration>),
+    /// No answer: refused, reset, timed out; after this time.
+    Failed(Duration),
+    /// Nothing was sent (cancelled, expired).
+    NotSent,
+}
+
+/// Whether an attempt may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    Now,
+    At(Instant),
+    /// Not before another attempt ends.
+    None,
+}
+
+/// Attempts that may run at once against a receiver nothing is known of: enough for speed, few enough to lose when it hangs.
+const WINDOW_START: f32 = 4.0;
+/// An answer slower than this keeps the window from growing and puts the endpoint into the slow lane.
+const SLOW: Duration = Duration::from_millis(1_000);
+/// Transport failures in a row before the circuit opens, and how long it stays open at first and at most.
+const FAILURES_TO_OPEN: u32 = 20;
+const OPEN_START: Duration = Duration::from_secs(1);
+const OPEN_MAX: Duration = Duration::from_secs(30);
+/// A receiver's `Retry-After` pauses all its deliveries for at most this (its own delivery waits in full).
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Of four attempts at most three are first tries while retries wait.
+const FIRST_TRIES_IN_A_ROW: u8 = 3;
+/// The window is halved at most this often.
+const SHRINK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub struct EndpointQueue {
+    pub app: AppId,
+    pub first: VecDeque<Job>,
+    pub retry: VecDeque<Job>,
+    pub in_flight: usize,
+    pub is_slow: bool,
+    /// Stands in its application's ring.
+    pub is_offered: bool,
+    /// Stands in the scheduler's timers.
+    pub timer: Option<Instant>,
+    /// When it last answered, or began to be tried after a rest.
+    pub progress_at: Instant,
+    /// First tries from this message on are in the store only.
+    pub overflow_from: Option<MessageId>,
+    window: f32,
+    window_max: f32,
+    /// Doubling until the first sign of load.
+    is_ramping: bool,
+    shrunk_at: Instant,
+    failures: u32,
+    open_for: Duration,
+    paused_until: Instant,
+    firsts_in_a_row: u8,
+    bucket: Option<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    per_second: f64,
+    tokens: f64,
+    filled_at: Instant,
+}
+
+impl EndpointQueue {
+    pub fn new(app: AppId, window_max: usize) -> Self {
+        let window_max = window_max.max(1) as f32;
+        Self {
+            app,
+            first: VecDeque::new(),
+            retry: VecDeque::new(),
+            in_flight: 0,
+            is_slow: false,
+            is_offered: false,
+            timer: None,
+            progress_at: Duration::ZERO,
+            overflow_from: None,
+            window: WINDOW_START.min(window_max),
+            window_max,
+            is_ramping: true,
+            shrunk_at: Duration::ZERO,
+            failures: 0,
+            open_for: OPEN_START,
+            paused_until: Duration::ZERO,
+            firsts_in_a_row: 0,
+            bucket: None,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.first.len() + self.retry.len()
+    }
+
+    pub fn has_window(&self) -> bool {
+        self.in_flight < (self.window as usize).max(1)
+    }
+
+    /// Whether an attempt may start now; takes nothing.
+    pub fn room(&mut self, now: Instant) -> Room {
+        if !self.has_window() {
+            return Room::None;
+        }
+        if self.paused_until > now {
+            return Room::At(self.paused_until);
+        }
+        match &mut self.bucket {
+            Some(bucket) => bucket.room(now),
+            None => Room::Now,
+        }
+    }
+
+    /// The next job; call only when there is [`Room::Now`].
+    pub fn take(&mut self) -> Option<Job> {
+        let retry_first = self.first.is_empty() || (self.firsts_in_a_row >= FIRST_TRIES_IN_A_ROW && !self.retry.is_empty());
+        let job = if retry_first {
+            self.firsts_in_a_row = 0;
+            self.retry.pop_front()
+        } else {
+            self.firsts_in_a_row = self.firsts_in_a_row.saturating_add(1);
+            self.first.pop_front()
+        }?;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.tokens -= 1.0;
+        }
+        Some(job)
+    }
+
+    /// Learns from an attempt that ended.
+    pub fn judge(&mut self, now: Instant, feedback: Feedback) {
+        self.progress_at = now;
+        match feedback {
+            Feedback::Answered(latency) => {
+                self.failures = 0;
+                self.open_for = OPEN_START;
+                self.is_slow = latency >= SLOW;
+                if !self.is_slow {
+                    let step = if self.is_ramping { 1.0 } else { 1.0 / self.window };
+                    self.window = (self.window + step).min(self.window_max);
+                }
+            }
+            Feedback::Overloaded(pause) => {
+                self.failures = 0;
+                self.shrink_at(now);
+                if let Some(pause) = pause {
+                    self.paused_until = self.paused_until.max(now + pause.min(PAUSE_MAX));
+                }
+            }
+            Feedback::Failed(after) => {
+                self.is_slow |= after >= SLOW;
+                self.failures = self.failures.saturating_add(1);
+                self.shrink_at(now);
+                if self.failures >= FAILURES_TO_OPEN {
+                    // Half open after the pause: the window is one by now, so a single probe goes out.
+                    self.paused_until = now + self.open_for;
+                    self.open_for = (self.open_for * 2).min(OPEN_MAX);
+                }
+            }
+            Feedback::NotSent => {}
+        }
+    }
+
+    /// Attempts are running and none has ended for as long as makes an endpoint slow.
+    pub fn is_hanging(&self, now: Instant) -> bool {
+        !self.is_slow && self.in_flight > 0 && now.saturating_sub(self.progress_at) >= SLOW
+    }
+
+    fn shrink_at(&mut self, now: Instant) {
+        if now >= self.shrunk_at + SHRINK_EVERY || self.shrunk_at.is_zero() {
+            self.shrunk_at = now;
+            self.shrink();
+        }
+    }
+
+    pub fn shrink(&mut self) {
+        self.is_ramping = false;
+        self.window = (self.window / 2.0).max(1.0);
+    }
+
+    pub fn set_rate(&mut self, rate: Option<u16>) {
+        let wanted = rate.map(f64::from);
+        if self.bucket.as_ref().map(|b| b.per_second) == wanted {
+            return;
+        }
+        self.bucket = wanted.map(|per_second| Bucket { per_second, tokens: per_second.max(1.0), filled_at: Duration::ZERO });
+    }
+
+    /// Nothing queued, running or to be remembered.
+    pub fn is_forgettable(&self, now: Instant) -> bool {
+        self.len() == 0
+            && self.in_flight == 0
+            && self.overflow_from.is_none()
+            && self.timer.is_none()
+            && !self.is_offered
+            && self.paused_until <= now
+            && self.failures == 0
+    }
+}
+
+impl Bucket {
+    fn room(&mut self, now: Instant) -> Room {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second.max(1.0));
+        self.filled_at = now;
+        if self.tokens >= 1.0 {
+            return Room::Now;
+        }
+        let wait = Duration::from_secs_f64((1.0 - self.tokens) / self.per_second);
+        Room::At(now + wait.max(Duration::from_millis(1)))
+    }
+}

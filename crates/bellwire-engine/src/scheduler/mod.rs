@@ -1,0 +1,339 @@
+//! Who goes next: a state machine without clock, sockets or threads. `driver.rs` feeds it and runs what it hands out.
+//!
+//! * Each endpoint has a lane for first tries and one for retries, and a window of attempts that may run at once
+//!   (`endpoint.rs`: it grows with quick answers and is halved by overload).
+//! * Endpoints with work and room stand in their application's ring, applications stand in one ring: round robin on both
+//!   levels, so neither an application nor an endpoint can starve another.
+//! * Endpoints that answer slowly are in a lane of their own with its own share of the attempts in flight: however many hang,
+//!   quick ones find room.
+//! * An attempt counts as in flight until it is *recorded*, not just answered: what a crash may repeat is never more than
+//!   the limit.
+
+mod endpoint;
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger};
+use bellwire_store::NewMessage;
+
+use endpoint::{EndpointQueue, Room};
+pub use endpoint::Feedback;
+
+/// Monotonic time since the engine's start.
+pub type Instant = Duration;
+
+/// One delivery waiting for its next attempt.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub message: MessageId,
+    pub endpoint: EndpointId,
+    pub app: AppId,
+    /// Tries made before this one.
+    pub tries: u32,
+    pub trigger: Trigger,
+    pub resume_at: Option<Timestamp>,
+    /// The first try, which stands in the message's queue row.
+    pub is_first_try: bool,
+    /// The message, while it is in memory; else it is read from the store when the job runs.
+    pub content: Option<Arc<NewMessage>>,
+}
+
+/// Limits of the scheduler; see `bellwire_core::limits` for the reasons of the defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct SchedulerLimits {
+    pub in_flight_max: usize,
+    pub window_max: usize,
+    pub endpoint_queue_max: usize,
+    pub queue_max: usize,
+    pub payload_bytes_max: usize,
+}
+
+/// What came of handing a job in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    Queued,
+    /// No room in memory: it stays in the store, and [`Scheduler::take_overflowed`] names the endpoint once there is room.
+    Overflowed,
+}
+
+#[derive(Debug)]
+pub struct Scheduler {
+    limits: SchedulerLimits,
+    endpoints: HashMap<EndpointId, EndpointQueue>,
+    quick: Lane,
+    slow: Lane,
+    /// Endpoints waiting for a time: paused, or out of tokens.
+    timers: BTreeSet<(Instant, EndpointId)>,
+    overflowed: BTreeSet<EndpointId>,
+    /// Answered but not yet recorded.
+    unrecorded: usize,
+    queued: usize,
+    /// Queued for quick endpoints: what ingest is held back by.
+    queued_quick: usize,
+    payload_bytes: usize,
+}
+
+impl Scheduler {
+    pub fn new(limits: SchedulerLimits) -> Self {
+        Self {
+            limits,
+            endpoints: HashMap::new(),
+            quick: Lane::default(),
+            slow: Lane::default(),
+            timers: BTreeSet::new(),
+            overflowed: BTreeSet::new(),
+            unrecorded: 0,
+            queued: 0,
+            queued_quick: 0,
+            payload_bytes: 0,
+        }
+    }
+
+    /// Takes a job in. First tries beyond the limits are left to the store; retries are always taken (the caller reads only
+    /// so many from the store).
+    pub fn enqueue(&mut self, mut job: Job) -> Enqueued {
+        let id = job.endpoint;
+        let app = job.app;
+        let queue = self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, self.limits.window_max));
+        if job.is_first_try {
+            let full = queue.first.len() >= self.limits.endpoint_queue_max || self.queued >= self.limits.queue_max;
+            // Behind an overflow everything must come from the store, or the order of first tries would be lost.
+            if full || queue.overflow_from.is_some_and(|from| job.message >= from) {
+                let from = queue.overflow_from.get_or_insert(job.message);
+                *from = (*from).min(job.message);
+                self.overflowed.insert(id);
+                return Enqueued::Overflowed;
+            }
+        }
+        let bytes = payload_len(&job);
+        if self.payload_bytes + bytes > self.limits.payload_bytes_max {
+            job.content = None;
+        } else {
+            self.payload_bytes += bytes;
+        }
+        self.queued += 1;
+        self.queued_quick += usize::from(!queue.is_slow);
+        if job.is_first_try { queue.first.push_back(job) } else { queue.retry.push_back(job) }
+        self.offer(id);
+        Enqueued::Queued
+    }
+
+    /// Jobs that may run now; each counts as in flight from here on.
+    pub fn poll(&mut self, now: Instant, out: &mut Vec<Job>) {
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(queue) = self.endpoints.get_mut(&id) {
+                queue.timer = None;
+            }
+            self.offer(id);
+        }
+        while self.in_flight() < self.limits.in_flight_max {
+            let Some(id) = self.quick.next() else { break };
+            self.start(id, now, out);
+        }
+        // Half of all attempts in flight may belong to slow endpoints; quick ones may use all that is left.
+        while self.in_flight() < self.limits.in_flight_max && self.slow.in_flight < self.limits.in_flight_max / 2 {
+            let Some(id) = self.slow.next() else { break };
+            self.start(id, now, out);
+        }
+    }
+
+    /// An attempt has been answered (or has failed). It stays in flight until [`Scheduler::recorded`].
+    pub fn finished(&mut self, now: Instant, id: EndpointId, feedback: Feedback) {
+        let Some(queue) = self.endpoints.get_mut(&id) else { return };
+        queue.in_flight = queue.in_flight.saturating_sub(1);
+        let was_slow = queue.is_slow;
+        queue.judge(now, feedback);
+        // In flight moves from its lane to the unrecorded, and the rest follows the endpoint into its new lane.
+        let lane = if was_slow { &mut self.slow } else { &mut self.quick };
+        lane.in_flight = lane.in_flight.saturating_sub(1);
+        self.unrecorded += 1;
+        let (is_slow, in_flight, waiting) = (queue.is_slow, queue.in_flight, queue.len());
+        if was_slow != is_slow {
+            self.change_lane(is_slow, in_flight, waiting);
+        }
+        self.offer(id);
+        self.forget_if_idle(id, now);
+    }
+
+    /// `count` attempts are durable.
+    pub fn recorded(&mut self, count: usize) {
+        self.unrecorded = self.unrecorded.saturating_sub(count);
+    }
+
+    /// Endpoints that have attempts running and have not answered any for a second go to the slow lane without waiting for
+    /// the end. Called a few times a second.
+    pub fn tick(&mut self, now: Instant) {
+        let hanging: Vec<_> =
+            self.endpoints.iter().filter(|(_, queue)| queue.is_hanging(now)).map(|(id, _)| *id).collect();
+        for id in hanging {
+            let Some(queue) = self.endpoints.get_mut(&id) else { continue };
+            queue.is_slow = true;
+            queue.shrink();
+            let (in_flight, waiting) = (queue.in_flight, queue.len());
+            self.change_lane(true, in_flight, waiting);
+        }
+    }
+
+    /// No attempt more may start until one is recorded.
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= self.limits.in_flight_max
+    }
+
+    /// Messages per second of an endpoint; `None`: unlimited.
+    pub fn set_rate(&mut self, app: AppId, id: EndpointId, rate: Option<u16>) {
+        let window_max = self.limits.window_max;
+        self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, window_max)).set_rate(rate);
+    }
+
+    /// When [`Scheduler::poll`] should be called again though nothing else happens.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Endpoints whose first tries must be read from the store from a message on, now that there is room.
+    /// The caller reads, hands them in, and calls again.
+    pub fn take_overflowed(&mut self) -> Option<(EndpointId, MessageId)> {
+        if self.queued >= self.limits.queue_max / 2 {
+            return None;
+        }
+        let half = self.limits.endpoint_queue_max / 2;
+        let ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= half);
+        let id = *self.overflowed.iter().find(ready)?;
+        self.overflowed.remove(&id);
+        let from = self.endpoints.get_mut(&id)?.overflow_from.take()?;
+        Some((id, from))
+    }
+
+    /// The store may hold more first tries of this endpoint, from `from` on.
+    pub fn put_back_overflow(&mut self, app: AppId, id: EndpointId, from: MessageId) {
+        let window_max = self.limits.window_max;
+        let queue = self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, window_max));
+        let kept = queue.overflow_from.get_or_insert(from);
+        *kept = (*kept).min(from);
+        self.overflowed.insert(id);
+    }
+
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Deliveries waiting for endpoints that answer quickly: the backlog that is our doing, not a receiver's.
+    pub fn queued_quick(&self) -> usize {
+        self.queued_quick
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.quick.in_flight + self.slow.in_flight + self.unrecorded
+    }
+
+    /// Starts one job of an endpoint that has just left its ring, if it still may.
+    fn start(&mut self, id: EndpointId, now: Instant, out: &mut Vec<Job>) {
+        let Some(queue) = self.endpoints.get_mut(&id) else { return };
+        queue.is_offered = false;
+        match queue.room(now) {
+            Room::Now => {}
+            Room::At(at) => {
+                queue.timer = Some(at);
+                self.timers.insert((at, id));
+                return;
+            }
+            Room::None => return,
+        }
+        let Some(job) = queue.take() else { return };
+        if queue.in_flight == 0 {
+            queue.progress_at = now;
+        }
+        queue.in_flight += 1;
+        self.queued -= 1;
+        if queue.is_slow {
+            self.slow.in_flight += 1;
+        } else {
+            self.quick.in_flight += 1;
+            self.queued_quick = self.queued_quick.saturating_sub(1);
+        }
+        self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(&job));
+        out.push(job);
+        self.offer(id);
+    }
+
+    /// Puts the endpoint into its application's ring if it has work and may have room.
+    fn offer(&mut self, id: EndpointId) {
+        let Some(queue) = self.endpoints.get_mut(&id) else { return };
+        if queue.is_offered || queue.timer.is_some() || queue.len() == 0 || !queue.has_window() {
+            return;
+        }
+        queue.is_offered = true;
+        let lane = if queue.is_slow { &mut self.slow } else { &mut self.quick };
+        lane.push(queue.app, id);
+    }
+
+    fn change_lane(&mut self, to_slow: bool, in_flight: usize, waiting: usize) {
+        let (from, to) = if to_slow { (&mut self.quick, &mut self.slow) } else { (&mut self.slow, &mut self.quick) };
+        from.in_flight = from.in_flight.saturating_sub(in_flight);
+        to.in_flight += in_flight;
+        if to_slow {
+            self.queued_quick = self.queued_quick.saturating_sub(waiting);
+        } else {
+            self.queued_quick += waiting;
+        }
+    }
+
+    /// Endpoints without work and with nothing learned are forgotten, so that memory follows activity.
+    fn forget_if_idle(&mut self, id: EndpointId, now: Instant) {
+        const ENDPOINTS_REMEMBERED: usize = 16_384;
+        if self.endpoints.len() <= ENDPOINTS_REMEMBERED {
+            return;
+        }
+        if self.endpoints.get(&id).is_some_and(|queue| queue.is_forgettable(now)) {
+            self.endpoints.remove(&id);
+        }
+    }
+}
+
+fn payload_len(job: &Job) -> usize {
+    job.content.as_ref().and_then(|content| content.message.payload.as_ref()).map_or(0, bytes::Bytes::len)
+}
+
+/// Applications in turn, and in each its endpoints in turn.
+#[derive(Debug, Default)]
+struct Lane {
+    /// An application has a ring exactly while it stands in `turn` (or is the one being served).
+    rings: HashMap<AppId, VecDeque<EndpointId>>,
+    turn: VecDeque<AppId>,
+    /// Attempts running, not yet answered.
+    in_flight: usize,
+}
+
+impl Lane {
+    fn push(&mut self, app: AppId, id: EndpointId) {
+        match self.rings.entry(app) {
+            Entry::Occupied(ring) => ring.into_mut().push_back(id),
+            Entry::Vacant(slot) => {
+                slot.insert(VecDeque::from([id]));
+                self.turn.push_back(app);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<EndpointId> {
+        let app = self.turn.pop_front()?;
+        let ring = self.rings.get_mut(&app)?;
+        let id = ring.pop_front();
+        if ring.is_empty() {
+            self.rings.remove(&app);
+        } else {
+            self.turn.push_back(app);
+        }
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests;

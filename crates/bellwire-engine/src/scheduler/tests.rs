@@ -1,0 +1,238 @@
+//! The scheduler's promises, on a clock turned by hand.
+
+use std::time::Duration;
+
+use bellwire_core::id::IdKind;
+use bellwire_core::{AppId, EndpointId, MessageId, Trigger};
+
+use super::*;
+
+const LIMITS: SchedulerLimits =
+    SchedulerLimits { in_flight_max: 64, window_max: 32, endpoint_queue_max: 100, queue_max: 10_000, payload_bytes_max: 1 << 20 };
+
+fn app(n: u8) -> AppId {
+    AppId::from_bytes([n; 20])
+}
+
+fn endpoint(n: u8) -> EndpointId {
+    EndpointId::from_bytes([n; 20])
+}
+
+fn message(n: u32) -> MessageId {
+    let mut raw = [0; 20];
+    raw[..4].copy_from_slice(&n.to_be_bytes());
+    MessageId::from_bytes(raw)
+}
+
+fn job(a: u8, e: u8, m: u32) -> Job {
+    Job {
+        message: message(m),
+        endpoint: endpoint(e),
+        app: app(a),
+        tries: 0,
+        trigger: Trigger::Scheduled,
+        resume_at: None,
+        is_first_try: true,
+        content: None,
+    }
+}
+
+fn retry(a: u8, e: u8, m: u32) -> Job {
+    Job { is_first_try: false, tries: 1, ..job(a, e, m) }
+}
+
+fn poll(scheduler: &mut Scheduler, now_ms: u64) -> Vec<Job> {
+    let mut out = vec![];
+    scheduler.poll(Duration::from_millis(now_ms), &mut out);
+    out
+}
+
+/// Ends and records an attempt.
+fn end(scheduler: &mut Scheduler, now_ms: u64, e: u8, feedback: Feedback) {
+    scheduler.finished(Duration::from_millis(now_ms), endpoint(e), feedback);
+    scheduler.recorded(1);
+}
+
+const QUICK: Feedback = Feedback::Answered(Duration::from_millis(2));
+
+#[test]
+fn an_application_with_a_flood_does_not_make_another_wait_for_all_of_it() {
+    let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 4, ..LIMITS });
+    for m in 0..50 {
+        s.enqueue(job(1, 1, m));
+    }
+    s.enqueue(job(2, 2, 1_000));
+    let started = poll(&mut s, 0);
+    assert!(started.iter().any(|j| j.app == app(2)), "the second application's only job must be among the first four");
+}
+
+#[test]
+fn the_window_of_an_endpoint_grows_with_quick_answers_and_halves_with_overload() {
+    let mut s = Scheduler::new(LIMITS);
+    for m in 0..90 {
+        s.enqueue(job(1, 1, m));
+    }
+    let mut running = poll(&mut s, 0).len();
+    assert_eq!(running, 4, "little is risked on an endpoint nothing is known of");
+    for t in 1..=8 {
+        end(&mut s, t, 1, QUICK);
+        running = running - 1 + poll(&mut s, t).len();
+    }
+    assert_eq!(running, 12);
+    end(&mut s, 1_000, 1, Feedback::Overloaded(None));
+    running = running - 1 + poll(&mut s, 1_000).len();
+    assert_eq!(running, 11, "above the halved window nothing new starts");
+    for t in 0..6 {
+        end(&mut s, 1_001 + t, 1, QUICK);
+        running = running - 1 + poll(&mut s, 1_001 + t).len();
+    }
+    assert!((6..=7).contains(&running), "{running}");
+}
+
+#[test]
+fn hanging_endpoints_leave_half_of_the_room_to_quick_ones() {
+    let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 16, ..LIMITS });
+    for e in 1..=20 {
+        for m in 0..10 {
+            s.enqueue(job(1, e, m));
+        }
+    }
+    let hanging = poll(&mut s, 0);
+    assert_eq!(hanging.len(), 16);
+    s.tick(Duration::from_millis(1_500));
+    // The slow lane is over its share: its ends give room to quick endpoints only.
+    s.enqueue(job(2, 99, 5_000));
+    for j in hanging.iter().take(4) {
+        s.finished(Duration::from_secs(15), j.endpoint, Feedback::Failed(Duration::from_secs(15)));
+        s.recorded(1);
+    }
+    let started = poll(&mut s, 15_000);
+    assert!(started.iter().any(|j| j.endpoint == endpoint(99)));
+}
+
+#[test]
+fn what_is_answered_but_not_recorded_still_counts_as_in_flight() {
+    let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 2, ..LIMITS });
+    for m in 0..10 {
+        s.enqueue(job(1, 1, m));
+    }
+    assert_eq!(poll(&mut s, 0).len(), 2);
+    s.finished(Duration::from_millis(1), endpoint(1), QUICK);
+    s.finished(Duration::from_millis(1), endpoint(1), QUICK);
+    assert_eq!(poll(&mut s, 1).len(), 0, "a crash now would repeat both");
+    s.recorded(2);
+    assert_eq!(poll(&mut s, 1).len(), 2);
+}
+
+#[test]
+fn retry_after_pauses_the_endpoint_and_only_it() {
+    let mut s = Scheduler::new(LIMITS);
+    s.enqueue(job(1, 1, 1));
+    assert_eq!(poll(&mut s, 0).len(), 1);
+    end(&mut s, 0, 1, Feedback::Overloaded(Some(Duration::from_secs(7))));
+    s.enqueue(job(1, 1, 2));
+    s.enqueue(job(1, 2, 3));
+    let started = poll(&mut s, 10);
+    assert_eq!(started.iter().map(|j| j.endpoint).collect::<Vec<_>>(), [endpoint(2)]);
+    assert_eq!(s.next_wake(), Some(Duration::from_secs(7)));
+    assert_eq!(poll(&mut s, 7_000).len(), 1);
+}
+
+#[test]
+fn the_circuit_opens_after_failures_in_a_row_and_probes_with_one_attempt() {
+    let mut s = Scheduler::new(LIMITS);
+    for m in 0..100 {
+        s.enqueue(job(1, 1, m));
+    }
+    let mut now = 0;
+    let mut running = poll(&mut s, now).len();
+    for _ in 0..24 {
+        if running == 0 {
+            break;
+        }
+        now += 250;
+        running -= 1;
+        end(&mut s, now, 1, Feedback::Failed(Duration::from_millis(1)));
+        running += poll(&mut s, now).len();
+    }
+    assert_eq!(running, 0, "the circuit is open");
+    let wake = s.next_wake().unwrap().as_millis() as u64;
+    assert!(wake >= now + 900);
+    assert_eq!(poll(&mut s, wake).len(), 1, "one probe");
+    end(&mut s, wake, 1, QUICK);
+    assert_eq!(poll(&mut s, wake).len(), 2, "closed again, growing");
+}
+
+#[test]
+fn a_rate_limit_spreads_attempts_over_time() {
+    let mut s = Scheduler::new(LIMITS);
+    s.set_rate(app(1), endpoint(1), Some(2));
+    for m in 0..10 {
+        s.enqueue(job(1, 1, m));
+    }
+    let mut sent = 0;
+    for t in (0..3_000).step_by(50) {
+        for _ in poll(&mut s, t) {
+            sent += 1;
+            end(&mut s, t, 1, QUICK);
+        }
+    }
+    assert!((7..=8).contains(&sent), "two at once and two a second for three seconds, not {sent}");
+}
+
+#[test]
+fn retries_are_not_starved_by_first_tries() {
+    let mut s = Scheduler::new(LIMITS);
+    for m in 0..50 {
+        s.enqueue(job(1, 1, m));
+    }
+    s.enqueue(retry(1, 1, 900));
+    assert!(poll(&mut s, 0).iter().any(|j| !j.is_first_try));
+}
+
+#[test]
+fn first_tries_beyond_the_limit_stay_in_the_store_in_order_until_there_is_room() {
+    let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 1, endpoint_queue_max: 10, ..LIMITS });
+    for m in 0..30 {
+        s.enqueue(job(1, 1, m));
+    }
+    assert_eq!(s.queued(), 10);
+    assert_eq!(s.take_overflowed(), None, "no room yet");
+    let mut seen = vec![];
+    for _ in 0..5 {
+        seen.extend(poll(&mut s, 0));
+        end(&mut s, 0, 1, QUICK);
+    }
+    let (id, from) = s.take_overflowed().unwrap();
+    assert_eq!((id, from), (endpoint(1), message(10)));
+    assert_eq!(s.enqueue(job(1, 1, 10)), Enqueued::Queued);
+}
+
+#[test]
+fn payloads_beyond_the_memory_limit_are_dropped_from_memory_not_the_jobs() {
+    use bellwire_core::{Message, Timestamp};
+    let mut s = Scheduler::new(SchedulerLimits { payload_bytes_max: 1_000, ..LIMITS });
+    for m in 0..3 {
+        let content = NewMessage {
+            message: Message {
+                id: message(m),
+                app: app(1),
+                event_type: "a".into(),
+                event_id: None,
+                payload: Some(vec![b'x'; 400].into()),
+                content_type: "application/json".into(),
+                channels: vec![],
+                tags: vec![],
+                created_at: Timestamp(0),
+                deliver_at: None,
+                payload_expires_at: Timestamp(0),
+            },
+            endpoints: vec![endpoint(1)],
+            idempotency: None,
+        };
+        s.enqueue(Job { content: Some(Arc::new(content)), ..job(1, 1, m) });
+    }
+    let started = poll(&mut s, 0);
+    assert_eq!(started.iter().filter(|j| j.content.is_some()).count(), 2);
+    assert_eq!(started.len(), 3);
+}
