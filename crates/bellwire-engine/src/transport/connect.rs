@@ -37,6 +37,9 @@ pub(super) struct Dialer<'a> {
     pub deadline: Instant,
 }
 
+/// A socket that cannot be asked anything any more: the receiver accepted the connection and reset it.
+const CLOSED_AGAIN: TransportError = TransportError::Closed { response_started: false, is_reused: false };
+
 impl Dialer<'_> {
     /// Connects to `target`; also returns the judged address that was dialled.
     pub(super) async fn dial(&self, target: &Target) -> Result<(Stream, SocketAddr), TransportError> {
@@ -112,7 +115,7 @@ impl Dialer<'_> {
         let mut failure = TransportError::Proxy { status: 0 };
         for address in addresses {
             let (mut stream, _) = self.dial_any(&proxies).await.map_err(|error| match error {
-                TransportError::Connect(_) => TransportError::Proxy { status: 0 },
+                TransportError::Connect(_) | TransportError::Closed { .. } => TransportError::Proxy { status: 0 },
                 other => other,
             })?;
             match timeout_at(self.deadline, proxy.open_tunnel(&mut stream, *address)).await {
@@ -136,11 +139,10 @@ impl Dialer<'_> {
         match stream.peer_addr() {
             Ok(peer) if peer == address => {}
             Ok(peer) => return Err(TransportError::Local(format!("dialled {address} but reached {peer}"))),
-            // Closed again already; nobody has been spoken to.
-            Err(error) => return Err(TransportError::from_connect(&error)),
+            Err(_) => return Err(CLOSED_AGAIN),
         }
         // A request is one write: waiting to join it with a next one would only delay it.
-        stream.set_nodelay(true).map_err(|error| TransportError::from_connect(&error))?;
+        stream.set_nodelay(true).map_err(|_| CLOSED_AGAIN)?;
         Ok(stream)
     }
 }

@@ -19,4 +19,7 @@ openssl ca -batch -config ca.conf -cert ca.pem -keyfile ca.key -in receiver.csr 
 openssl x509 -in expired.pem -outform DER -out expired.der
 openssl x509 -in ca.pem -outform DER -out ca.der
 openssl pkcs8 -topk8 -nocrypt -in receiver.pem -outform DER -out receiver-key.der
+new_key PEM other.key
+openssl req -x509 -new -key other.key -subj "/CN=Another authority" -days 36500 -sha256 \
+  -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign" -outform DER -out other-ca.der
 rm -f ./*.pem ./*.key ./*.srl ./*.csr ext index* ca.conf
