@@ -71,10 +71,10 @@ pub const ENDPOINT_WINDOW_START: usize = 16;
 pub const ENDPOINT_WINDOW_MAX: usize = 256;
 /// Payload bytes of queued deliveries kept in memory; beyond it they are read back from the store when their turn comes.
 pub const QUEUED_PAYLOAD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Queued deliveries kept in memory per endpoint; the rest stays in the store until there is room.
-pub const ENDPOINT_QUEUE_MAX: usize = 4_096;
-/// Queued deliveries kept in memory in all.
-pub const QUEUE_MAX: usize = 262_144;
+/// First tries kept in memory per endpoint and in all (32 bytes each without payload): 8 MB and 64 MB. Beyond it they stay in
+/// the store until there is room.
+pub const ENDPOINT_QUEUE_MAX: usize = 262_144;
+pub const QUEUE_MAX: usize = 2_097_152;
 /// Retries due within this time are in memory; later ones are read from the store when their time comes near.
 pub const RETRY_HORIZON_SECONDS: u64 = 120;
 /// `Retry-After` is honoured up to this: a receiver cannot park a delivery for longer.

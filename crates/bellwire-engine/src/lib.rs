@@ -232,10 +232,6 @@ impl Engine {
             let _ = tokio::time::timeout(duration, stop).await;
         }
     }
-
-    pub(crate) fn scheduler_limits(&self) -> SchedulerLimits {
-        scheduler_limits(&self.config)
-    }
 }
 
 fn scheduler_limits(config: &EngineConfig) -> SchedulerLimits {

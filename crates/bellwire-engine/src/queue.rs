@@ -1,7 +1,7 @@
 //! Between the store and the workers: what commits becomes jobs, jobs become running attempts.
 //! Invariant: whatever is unfinished is in memory here, or the store is known to have more (`overflow`, `watermark`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -145,22 +145,26 @@ impl Queue {
         self.with(|scheduler| scheduler.set_rate(endpoint.app, endpoint.id, endpoint.throttle_rate));
     }
 
-    /// First tries read from the store. False: no room, go on later from this message.
-    pub fn offer_first_tries(&self, due: Vec<DueDelivery>) {
-        self.with(|scheduler| {
-            for delivery in due {
-                scheduler.enqueue(first_try(delivery.message, delivery.endpoint, delivery.app, None));
-            }
+    /// First tries read from the store. False: there was no room for all; what is left will be read back.
+    pub fn offer_first_tries(&self, due: impl IntoIterator<Item = DueDelivery>) -> bool {
+        let is_all = self.with(|scheduler| {
+            // All of them, also after the first that did not fit: each endpoint must know what it left to the store.
+            due.into_iter().fold(true, |is_all, delivery| {
+                let job = first_try(delivery.message, delivery.endpoint, delivery.app, None);
+                scheduler.enqueue_loaded(job) == Enqueued::Queued && is_all
+            })
         });
         self.work.notify_one();
+        is_all
     }
 
-    pub fn take_overflowed(&self) -> Option<(EndpointId, MessageId)> {
-        self.with(Scheduler::take_overflowed)
+    /// See [`Scheduler::begin_read_back`].
+    pub fn begin_read_back(&self) -> Option<(EndpointId, bellwire_core::AppId, MessageId, HashSet<MessageId>)> {
+        self.with(Scheduler::begin_read_back)
     }
 
-    pub fn put_back_overflow(&self, app: bellwire_core::AppId, endpoint: EndpointId, from: MessageId) {
-        self.with(|scheduler| scheduler.put_back_overflow(app, endpoint, from));
+    pub fn end_read_back(&self, endpoint: EndpointId) {
+        self.with(|scheduler| scheduler.end_read_back(endpoint));
     }
 
     /// A retry whose row is durable: kept if it is due before the watermark, else the store hands it out in time.

@@ -1,10 +1,11 @@
 //! Bringing deliveries back from the store: at start, when their time comes, when there is room again.
 //! Invariant: nothing unfinished is forgotten, however little of it is in memory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{IdKind, MessageId};
+use bellwire_core::{EndpointId, IdKind, MessageId};
 use bellwire_store::{DueCursor, StoreError};
 
 use crate::Engine;
@@ -85,13 +86,6 @@ pub async fn resume_first_tries(engine: Arc<Engine>, last: i64) {
     let mut after = None;
     let mut resumed = 0usize;
     loop {
-        // A store with more than memory holds: wait for room, then go on.
-        while engine.queue.depths().0 >= engine.scheduler_limits().queue_max / 2 {
-            if engine.is_stopping() {
-                return;
-            }
-            tokio::time::sleep(TICK).await;
-        }
         match engine.store.load_first_tries(None, after, PAGE).await {
             Ok((mut due, next)) => {
                 let seen = due.len();
@@ -118,39 +112,38 @@ pub async fn resume_first_tries(engine: Arc<Engine>, last: i64) {
     }
 }
 
-/// First tries of an endpoint that did not fit into memory, once they do.
+/// First tries that did not fit into memory, once they do.
 pub async fn run_overflow(engine: Arc<Engine>) {
     while !engine.is_stopping() {
-        let Some((endpoint, from)) = engine.queue.take_overflowed() else {
-            tokio::time::sleep(TICK).await;
-            continue;
-        };
-        // `from` itself is wanted: start one key before it.
-        let mut after = Some(MessageId::from_key_and_tail(from.key() - 1, [0xff; 12]));
-        loop {
-            match engine.store.load_first_tries(Some(endpoint), after, PAGE).await {
-                Ok((due, next)) => {
-                    let app = due.first().map(|delivery| delivery.app);
-                    let room = engine.scheduler_limits().endpoint_queue_max / 2;
-                    let is_full = due.len() >= room.min(PAGE) && next.is_some();
-                    engine.queue.offer_first_tries(due);
-                    match (next, app) {
-                        (Some(next), Some(app)) if is_full => {
-                            let from = MessageId::from_key_and_tail(next.key() + 1, [0; 12]);
-                            engine.queue.put_back_overflow(app, endpoint, from);
-                            break;
-                        }
-                        (Some(next), _) => after = Some(next),
-                        (None, _) => break,
-                    }
+        match engine.queue.begin_read_back() {
+            Some((endpoint, _, from, known)) => read_back(&engine, endpoint, from, known).await,
+            None => tokio::time::sleep(TICK).await,
+        }
+    }
+}
+
+async fn read_back(engine: &Engine, endpoint: EndpointId, from: MessageId, known: HashSet<MessageId>) {
+    // `from` itself is wanted: start one key before it.
+    let mut after = Some(MessageId::from_key_and_tail(from.key() - 1, [0xff; 12]));
+    loop {
+        match engine.store.load_first_tries(Some(endpoint), after, PAGE).await {
+            Ok((due, next)) => {
+                let fresh = due.into_iter().filter(|delivery| !known.contains(&delivery.message));
+                if !engine.queue.offer_first_tries(fresh) {
+                    return;
                 }
-                Err(error) => {
-                    if is_closing(&engine, &error) {
-                        return;
-                    }
-                    tracing::warn!(%error, "queued deliveries could not be read from the store; trying again");
-                    tokio::time::sleep(STORE_RETRY).await;
+                if next.is_none() {
+                    engine.queue.end_read_back(endpoint);
+                    return;
                 }
+                after = next;
+            }
+            Err(error) => {
+                if is_closing(engine, &error) {
+                    return;
+                }
+                tracing::warn!(%error, "queued deliveries could not be read from the store; trying again");
+                tokio::time::sleep(STORE_RETRY).await;
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bellwire_core::{AppId, MessageId};
+use std::sync::Arc;
+
+use bellwire_core::{AppId, EndpointId, MessageId, Trigger};
+use bellwire_store::NewMessage;
 
 use super::{Instant, Job};
 
@@ -44,10 +47,17 @@ const FIRST_TRIES_IN_A_ROW: u8 = 3;
 /// The window is halved at most this often.
 const SHRINK_EVERY: Duration = Duration::from_millis(200);
 
+/// A first try waiting: little, since there may be millions.
+#[derive(Debug)]
+pub struct FirstTry {
+    pub message: MessageId,
+    pub content: Option<Arc<NewMessage>>,
+}
+
 #[derive(Debug)]
 pub struct EndpointQueue {
     pub app: AppId,
-    pub first: VecDeque<Job>,
+    pub first: VecDeque<FirstTry>,
     pub retry: VecDeque<Job>,
     pub in_flight: usize,
     pub is_slow: bool,
@@ -57,7 +67,9 @@ pub struct EndpointQueue {
     pub timer: Option<Instant>,
     /// When it last answered, or began to be tried after a rest.
     pub progress_at: Instant,
-    /// First tries from this message on are in the store only.
+    /// Memory is full for this endpoint: further first tries stay in the store, until all that are there have been read back.
+    pub is_overflowing: bool,
+    /// The earliest message left to the store since reading back last began.
     pub overflow_from: Option<MessageId>,
     window: f32,
     window_max: f32,
@@ -90,6 +102,7 @@ impl EndpointQueue {
             is_offered: false,
             timer: None,
             progress_at: Duration::ZERO,
+            is_overflowing: false,
             overflow_from: None,
             window: WINDOW_START.min(window_max),
             window_max,
@@ -125,15 +138,24 @@ impl EndpointQueue {
         }
     }
 
-    /// The next job; call only when there is [`Room::Now`].
-    pub fn take(&mut self) -> Option<Job> {
+    /// The next job; call only when there is [`Room::Now`]. `id` is this endpoint's own.
+    pub fn take(&mut self, id: EndpointId) -> Option<Job> {
         let retry_first = self.first.is_empty() || (self.firsts_in_a_row >= FIRST_TRIES_IN_A_ROW && !self.retry.is_empty());
         let job = if retry_first {
             self.firsts_in_a_row = 0;
             self.retry.pop_front()
         } else {
             self.firsts_in_a_row = self.firsts_in_a_row.saturating_add(1);
-            self.first.pop_front()
+            self.first.pop_front().map(|first| Job {
+                message: first.message,
+                endpoint: id,
+                app: self.app,
+                tries: 0,
+                trigger: Trigger::Scheduled,
+                resume_at: None,
+                is_first_try: true,
+                content: first.content,
+            })
         }?;
         if let Some(bucket) = &mut self.bucket {
             bucket.tokens -= 1.0;
@@ -204,7 +226,7 @@ impl EndpointQueue {
     pub fn is_forgettable(&self, now: Instant) -> bool {
         self.len() == 0
             && self.in_flight == 0
-            && self.overflow_from.is_none()
+            && !self.is_overflowing
             && self.timer.is_none()
             && !self.is_offered
             && self.paused_until <= now

@@ -12,14 +12,14 @@
 mod endpoint;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger};
 use bellwire_store::NewMessage;
 
-use endpoint::{EndpointQueue, Room};
+use endpoint::{EndpointQueue, FirstTry, Room};
 pub use endpoint::Feedback;
 
 /// Monotonic time since the engine's start.
@@ -55,7 +55,7 @@ pub struct SchedulerLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enqueued {
     Queued,
-    /// No room in memory: it stays in the store, and [`Scheduler::take_overflowed`] names the endpoint once there is room.
+    /// No room in memory: it stays in the store, and [`Scheduler::begin_read_back`] names the endpoint once there is room.
     Overflowed,
 }
 
@@ -67,7 +67,7 @@ pub struct Scheduler {
     slow: Lane,
     /// Endpoints waiting for a time: paused, or out of tokens.
     timers: BTreeSet<(Instant, EndpointId)>,
-    overflowed: BTreeSet<EndpointId>,
+    overflowing: BTreeSet<EndpointId>,
     /// Answered but not yet recorded.
     unrecorded: usize,
     queued: usize,
@@ -84,7 +84,7 @@ impl Scheduler {
             quick: Lane::default(),
             slow: Lane::default(),
             timers: BTreeSet::new(),
-            overflowed: BTreeSet::new(),
+            overflowing: BTreeSet::new(),
             unrecorded: 0,
             queued: 0,
             queued_quick: 0,
@@ -94,31 +94,50 @@ impl Scheduler {
 
     /// Takes a job in. First tries beyond the limits are left to the store; retries are always taken (the caller reads only
     /// so many from the store).
-    pub fn enqueue(&mut self, mut job: Job) -> Enqueued {
-        let id = job.endpoint;
-        let app = job.app;
-        let queue = self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, self.limits.window_max));
+    pub fn enqueue(&mut self, job: Job) -> Enqueued {
         if job.is_first_try {
-            let full = queue.first.len() >= self.limits.endpoint_queue_max || self.queued >= self.limits.queue_max;
-            // Behind an overflow everything must come from the store, or the order of first tries would be lost.
-            if full || queue.overflow_from.is_some_and(|from| job.message >= from) {
+            let queue = self.queue_of(job.app, job.endpoint);
+            if queue.is_overflowing {
                 let from = queue.overflow_from.get_or_insert(job.message);
                 *from = (*from).min(job.message);
-                self.overflowed.insert(id);
                 return Enqueued::Overflowed;
             }
         }
-        let bytes = payload_len(&job);
-        if self.payload_bytes + bytes > self.limits.payload_bytes_max {
-            job.content = None;
+        self.enqueue_loaded(job)
+    }
+
+    /// As [`Scheduler::enqueue`], for what was read back from the store: an overflow does not keep it out, only the limits do.
+    pub fn enqueue_loaded(&mut self, job: Job) -> Enqueued {
+        let id = job.endpoint;
+        let is_full = self.queued >= self.limits.queue_max;
+        let endpoint_queue_max = self.limits.endpoint_queue_max;
+        let queue = self.queue_of(job.app, id);
+        let is_slow = queue.is_slow;
+        if job.is_first_try {
+            if is_full || queue.first.len() >= endpoint_queue_max {
+                queue.is_overflowing = true;
+                let from = queue.overflow_from.get_or_insert(job.message);
+                *from = (*from).min(job.message);
+                self.overflowing.insert(id);
+                return Enqueued::Overflowed;
+            }
+            let bytes = payload_len(job.content.as_ref());
+            let fits = self.payload_bytes + bytes <= self.limits.payload_bytes_max;
+            let first = FirstTry { message: job.message, content: job.content.filter(|_| fits) };
+            self.payload_bytes += if fits { bytes } else { 0 };
+            self.queue_of(job.app, id).first.push_back(first);
         } else {
-            self.payload_bytes += bytes;
+            queue.retry.push_back(job);
         }
         self.queued += 1;
-        self.queued_quick += usize::from(!queue.is_slow);
-        if job.is_first_try { queue.first.push_back(job) } else { queue.retry.push_back(job) }
+        self.queued_quick += usize::from(!is_slow);
         self.offer(id);
         Enqueued::Queued
+    }
+
+    fn queue_of(&mut self, app: AppId, id: EndpointId) -> &mut EndpointQueue {
+        let window_max = self.limits.window_max;
+        self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, window_max))
     }
 
     /// Jobs that may run now; each counts as in flight from here on.
@@ -188,8 +207,7 @@ impl Scheduler {
 
     /// Messages per second of an endpoint; `None`: unlimited.
     pub fn set_rate(&mut self, app: AppId, id: EndpointId, rate: Option<u16>) {
-        let window_max = self.limits.window_max;
-        self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, window_max)).set_rate(rate);
+        self.queue_of(app, id).set_rate(rate);
     }
 
     /// When [`Scheduler::poll`] should be called again though nothing else happens.
@@ -197,27 +215,38 @@ impl Scheduler {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Endpoints whose first tries must be read from the store from a message on, now that there is room.
-    /// The caller reads, hands them in, and calls again.
-    pub fn take_overflowed(&mut self) -> Option<(EndpointId, MessageId)> {
+    /// An endpoint whose first tries must be read back from the store now that there is room: from which message on, and which
+    /// of those are in memory already. The caller reads, hands them in by [`Scheduler::enqueue_loaded`], and then calls
+    /// [`Scheduler::end_read_back`].
+    pub fn begin_read_back(&mut self) -> Option<(EndpointId, AppId, MessageId, HashSet<MessageId>)> {
         if self.queued >= self.limits.queue_max / 2 {
             return None;
         }
         let half = self.limits.endpoint_queue_max / 2;
-        let ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= half);
-        let id = *self.overflowed.iter().find(ready)?;
-        self.overflowed.remove(&id);
-        let from = self.endpoints.get_mut(&id)?.overflow_from.take()?;
-        Some((id, from))
+        let is_ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= half);
+        let id = *self.overflowing.iter().find(is_ready)?;
+        let Some(queue) = self.endpoints.get_mut(&id) else {
+            self.overflowing.remove(&id);
+            return None;
+        };
+        let Some(from) = queue.overflow_from.take() else {
+            queue.is_overflowing = false;
+            self.overflowing.remove(&id);
+            return None;
+        };
+        let known = queue.first.iter().map(|first| first.message).filter(|message| *message >= from).collect();
+        Some((id, queue.app, from, known))
     }
 
-    /// The store may hold more first tries of this endpoint, from `from` on.
-    pub fn put_back_overflow(&mut self, app: AppId, id: EndpointId, from: MessageId) {
-        let window_max = self.limits.window_max;
-        let queue = self.endpoints.entry(id).or_insert_with(|| EndpointQueue::new(app, window_max));
-        let kept = queue.overflow_from.get_or_insert(from);
-        *kept = (*kept).min(from);
-        self.overflowed.insert(id);
+    /// Everything the store had was read. If more was left to it meanwhile, reading back goes on; else new first tries go
+    /// straight into memory again.
+    pub fn end_read_back(&mut self, id: EndpointId) {
+        if let Some(queue) = self.endpoints.get_mut(&id)
+            && queue.overflow_from.is_none()
+        {
+            queue.is_overflowing = false;
+            self.overflowing.remove(&id);
+        }
     }
 
     pub fn queued(&self) -> usize {
@@ -246,7 +275,7 @@ impl Scheduler {
             }
             Room::None => return,
         }
-        let Some(job) = queue.take() else { return };
+        let Some(job) = queue.take(id) else { return };
         if queue.in_flight == 0 {
             queue.progress_at = now;
         }
@@ -258,7 +287,7 @@ impl Scheduler {
             self.quick.in_flight += 1;
             self.queued_quick = self.queued_quick.saturating_sub(1);
         }
-        self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(&job));
+        self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(job.content.as_ref()));
         out.push(job);
         self.offer(id);
     }
@@ -297,8 +326,8 @@ impl Scheduler {
     }
 }
 
-fn payload_len(job: &Job) -> usize {
-    job.content.as_ref().and_then(|content| content.message.payload.as_ref()).map_or(0, bytes::Bytes::len)
+fn payload_len(content: Option<&Arc<NewMessage>>) -> usize {
+    content.and_then(|content| content.message.payload.as_ref()).map_or(0, bytes::Bytes::len)
 }
 
 /// Applications in turn, and in each its endpoints in turn.

@@ -197,15 +197,21 @@ fn first_tries_beyond_the_limit_stay_in_the_store_in_order_until_there_is_room()
         s.enqueue(job(1, 1, m));
     }
     assert_eq!(s.queued(), 10);
-    assert_eq!(s.take_overflowed(), None, "no room yet");
-    let mut seen = vec![];
+    assert!(s.begin_read_back().is_none(), "no room yet");
     for _ in 0..5 {
-        seen.extend(poll(&mut s, 0));
+        poll(&mut s, 0);
         end(&mut s, 0, 1, QUICK);
     }
-    let (id, from) = s.take_overflowed().unwrap();
-    assert_eq!((id, from), (endpoint(1), message(10)));
-    assert_eq!(s.enqueue(job(1, 1, 10)), Enqueued::Queued);
+    let (id, _, from, known) = s.begin_read_back().unwrap();
+    assert_eq!((id, from, known.len()), (endpoint(1), message(10), 0));
+    assert_eq!(s.enqueue_loaded(job(1, 1, 10)), Enqueued::Queued);
+    assert_eq!(s.enqueue(job(1, 1, 40)), Enqueued::Overflowed, "behind what is still in the store");
+    s.end_read_back(id);
+    poll(&mut s, 0);
+    end(&mut s, 0, 1, QUICK);
+    assert_eq!(s.begin_read_back().unwrap().2, message(40), "what was left meanwhile is read next");
+    s.end_read_back(id);
+    assert_eq!(s.enqueue(job(1, 1, 41)), Enqueued::Queued, "all read: straight into memory again");
 }
 
 #[test]
