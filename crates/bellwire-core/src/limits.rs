@@ -88,7 +88,7 @@ pub const RESOLVE_MS_MAX: u64 = 2_000;
 /// Resolved names kept, and for how long at most whatever their TTL says; failures are kept briefly.
 pub const RESOLVE_CACHE_ENTRIES: u64 = 4_096;
 pub const RESOLVE_TTL_SECONDS_MAX: u64 = 60;
-pub const RESOLVE_NEGATIVE_TTL_SECONDS_MAX: u64 = 5;
+pub const RESOLVE_NEGATIVE_TTL_SECONDS: u64 = 5;
 /// One TCP connect. A lost SYN is repeated after one and three seconds; who has not answered by then is not there.
 pub const CONNECT_MS_MAX: u64 = 5_000;
 /// Addresses of one name that are tried, one after another.

@@ -65,13 +65,7 @@ impl Signer {
 /// Writes the whole signature header value to `out`, replacing what was there: one signature per signer, separated by spaces.
 ///
 /// During a rotation pass the new key first and then the old ones that still sign. The string's room is reused.
-pub fn sign_all<'a>(
-    signers: impl IntoIterator<Item = &'a Signer>,
-    id: &str,
-    timestamp_s: u64,
-    body: &[u8],
-    out: &mut String,
-) {
+pub fn sign_all<'a>(signers: impl IntoIterator<Item = &'a Signer>, id: &str, timestamp_s: u64, body: &[u8], out: &mut String) {
     out.clear();
     for signer in signers {
         if !out.is_empty() {

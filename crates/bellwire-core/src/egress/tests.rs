@@ -85,12 +85,37 @@ fn the_target_is_the_serialised_form() {
 fn ambiguous_texts_are_refused() {
     let policy = EgressPolicy::default();
     for text in [
-        "", "example.com", "http://", "http:///example.com/", "http:/example.com", "http://example.com..", "http://.example.com",
-        "http://a..example.com", " http://example.com", "http://example.com ", "http://exa mple.com", "http://example.com/a\r\nb",
-        "http://example.com\u{3000}/", "http://example.com/\u{85}", "http://user@example.com/", "http://:pw@example.com/",
-        "http://@example.com/", "http://example.com/#x", "http://example.com/#", "http://[fe80::1%25eth0]/", "http://[::1",
-        "http://[example.com]/", "http://example.com:0/", "http://example.com:99999/", "http://example.com:25/", "ftp://example.com/",
-        "http://exa*mple.com/", "http://example.com%00.evil.com/", "javascript:alert(1)", "http:\\\\example.com", "https:example.com",
+        "",
+        "example.com",
+        "http://",
+        "http:///example.com/",
+        "http:/example.com",
+        "http://example.com..",
+        "http://.example.com",
+        "http://a..example.com",
+        " http://example.com",
+        "http://example.com ",
+        "http://exa mple.com",
+        "http://example.com/a\r\nb",
+        "http://example.com\u{3000}/",
+        "http://example.com/\u{85}",
+        "http://user@example.com/",
+        "http://:pw@example.com/",
+        "http://@example.com/",
+        "http://example.com/#x",
+        "http://example.com/#",
+        "http://[fe80::1%25eth0]/",
+        "http://[::1",
+        "http://[example.com]/",
+        "http://example.com:0/",
+        "http://example.com:99999/",
+        "http://example.com:25/",
+        "ftp://example.com/",
+        "http://exa*mple.com/",
+        "http://example.com%00.evil.com/",
+        "javascript:alert(1)",
+        "http:\\\\example.com",
+        "https:example.com",
     ] {
         assert!(matches!(policy.judge_url(text), Err(EgressError::Malformed(_))), "{text:?}: {:?}", policy.judge_url(text));
     }
@@ -105,12 +130,20 @@ fn the_operator_opens_exactly_what_is_listed() {
     let mut policy = EgressPolicy::default();
     policy.allow_entries("127.0.0.0/8, 10.1.0.0/16,receiver,.svc , *.example.internal".split(',')).unwrap();
     for url in [
-        "http://127.0.0.1:1234", "http://localhost:1234/", "http://app.localhost/", "http://[::ffff:127.0.0.1]:99/x",
-        "http://10.1.2.3/", "http://receiver:8080/", "http://web.default.svc/", "http://a.b.example.internal/",
+        "http://127.0.0.1:1234",
+        "http://localhost:1234/",
+        "http://app.localhost/",
+        "http://[::ffff:127.0.0.1]:99/x",
+        "http://10.1.2.3/",
+        "http://receiver:8080/",
+        "http://web.default.svc/",
+        "http://a.b.example.internal/",
     ] {
         assert!(policy.judge_url(url).is_ok(), "{url}: {:?}", policy.judge_url(url));
     }
-    for url in ["http://10.2.0.1/", "http://[::1]/", "http://other/", "http://example.local/", "http://xsvc/", "http://169.254.169.254/"] {
+    for url in
+        ["http://10.2.0.1/", "http://[::1]/", "http://other/", "http://example.local/", "http://xsvc/", "http://169.254.169.254/"]
+    {
         assert!(policy.judge_url(url).is_err(), "{url}");
     }
     let host = Host::Name("localhost".into());
@@ -161,7 +194,9 @@ fn our_own_listeners_are_refused_even_when_their_network_is_allowed() {
 #[test]
 fn tenants_read_one_text_and_operators_the_reason() {
     let policy = EgressPolicy::default();
-    for (url, reason) in [("http://10.0.0.1/", "private"), ("http://db/", "single label"), ("http://x.internal/", "private domain")] {
+    for (url, reason) in
+        [("http://10.0.0.1/", "private"), ("http://db/", "single label"), ("http://x.internal/", "private domain")]
+    {
         let error = policy.judge_url(url).unwrap_err();
         assert_eq!(error.to_string(), UNREACHABLE_HOST);
         let EgressError::Refused(refusal) = error else { panic!("{url}") };

@@ -147,8 +147,22 @@ mod tests {
     #[test]
     fn malformed_chunks_are_errors() {
         for bad in [
-            "\r\n", "x\r\n", "-1\r\n", "+1\r\n", "0x5\r\nhello\r\n", " 5\r\nhello\r\n", "5\nhello\r\n", "5\r\nhelloo\r\n", "5\r\nhello\n",
-            "5\rhello", "5;a\nhello", "fffffffffffffffff\r\n", "10000000000000000\r\n", "0\r\nx: 1\n\r\n", "0\r\n\rx", "5\r\nhello0\r\n\r\n",
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x5\r\nhello\r\n",
+            " 5\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhelloo\r\n",
+            "5\r\nhello\n",
+            "5\rhello",
+            "5;a\nhello",
+            "fffffffffffffffff\r\n",
+            "10000000000000000\r\n",
+            "0\r\nx: 1\n\r\n",
+            "0\r\n\rx",
+            "5\r\nhello0\r\n\r\n",
         ] {
             assert!(decode(bad.as_bytes(), 1).is_err(), "{bad:?}");
         }

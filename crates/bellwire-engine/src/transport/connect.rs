@@ -127,6 +127,7 @@ impl Dialer<'_> {
         Err(failure)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "this is the connector: what comes here has been judged")]
     async fn connect(&self, address: SocketAddr) -> Result<TcpStream, TransportError> {
         let limit = Instant::now() + self.connect_timeout;
         let stream = match timeout_at(limit.min(self.deadline), TcpStream::connect(address)).await {

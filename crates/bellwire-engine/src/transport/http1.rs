@@ -181,19 +181,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         let mut is_worth_parsing = true;
         loop {
             let unread = &self.buffer[self.start..self.end];
-            if is_worth_parsing && !unread.is_empty() {
-                if let Some(head) = parse_head(unread, is_head)? {
-                    self.start += head.bytes;
-                    match head.status {
-                        101 => return Err(TransportError::Protocol("the receiver switched protocols without being asked")),
-                        100..200 => interim += 1,
-                        _ => return Ok(head),
-                    }
-                    if interim > limits::INTERIM_RESPONSES_MAX {
-                        return Err(TransportError::Protocol("too many interim (1xx) answers"));
-                    }
-                    continue;
+            let parsed = if is_worth_parsing && !unread.is_empty() { parse_head(unread, is_head)? } else { None };
+            if let Some(head) = parsed {
+                self.start += head.bytes;
+                match head.status {
+                    101 => return Err(TransportError::Protocol("the receiver switched protocols without being asked")),
+                    100..200 => interim += 1,
+                    _ => return Ok(head),
                 }
+                if interim > limits::INTERIM_RESPONSES_MAX {
+                    return Err(TransportError::Protocol("too many interim (1xx) answers"));
+                }
+                continue;
             }
             self.make_room()?;
             let before = self.end;

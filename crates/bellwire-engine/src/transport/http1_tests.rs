@@ -137,8 +137,12 @@ async fn surplus_bytes_end_the_connection() {
 #[tokio::test]
 async fn what_is_not_http_fails_at_once() {
     for text in [
-        "SSH-2.0-OpenSSH_9.2\r\n", "<html>\r\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "<html>\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
     ] {
         assert!(matches!(failed(text).await, TransportError::Protocol(_)), "{text}");
     }
@@ -161,7 +165,9 @@ async fn closed_connections_are_told_apart_by_what_had_come() {
     assert_eq!(run(&[], limits, true, LONG).await, (closed(false), false));
     assert_eq!(run(&[b"HTTP/1.1 20"], limits, true, LONG).await, (closed(true), false));
     assert_eq!(run(&[b"HTTP/1.1 100 Continue\r\n\r\n"], limits, true, LONG).await, (closed(true), false));
-    for text in ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel"] {
+    for text in
+        ["HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhel", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel"]
+    {
         let (result, is_reusable) = run(&[text.as_bytes()], limits, true, LONG).await;
         let answer = result.unwrap();
         assert_eq!((answer.status, &answer.body[..], is_reusable), (200, &b"hel"[..], false));

@@ -199,8 +199,11 @@ impl Client {
     ) -> Result<Response, TransportError> {
         let target = self.policy().judge_url(url)?;
         let mut head = Vec::new();
-        RequestHead::new(method, &target, concat!("Bellwire/", env!("CARGO_PKG_VERSION")))?
-            .write(&mut head, headers, body.len())?;
+        RequestHead::new(method, &target, concat!("Bellwire/", env!("CARGO_PKG_VERSION")))?.write(
+            &mut head,
+            headers,
+            body.len(),
+        )?;
         let deadline = Instant::now() + timeout;
         self.connect(&target, deadline).await?.send(&head, body, deadline).await
     }

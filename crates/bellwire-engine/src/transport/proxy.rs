@@ -36,7 +36,8 @@ impl Proxy {
             return Err("the proxy URL must end after the port");
         }
         let host = url.host_str().ok_or("the proxy URL has no host")?;
-        let credentials = || Some(format!("{}:{}", percent_decode(url.username())?, percent_decode(url.password().unwrap_or_default())?));
+        let credentials =
+            || Some(format!("{}:{}", percent_decode(url.username())?, percent_decode(url.password().unwrap_or_default())?));
         let authorization = if url.username().is_empty() && url.password().is_none() {
             None
         } else {

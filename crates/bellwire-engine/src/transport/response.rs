@@ -64,8 +64,7 @@ pub(super) struct ResponseHead {
 pub(super) fn parse_head(input: &[u8], is_head: bool) -> Result<Option<ResponseHead>, TransportError> {
     let mut headers = [const { MaybeUninit::uninit() }; limits::RESPONSE_HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
-    let status =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, input, &mut headers);
+    let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, input, &mut headers);
     let bytes = match status {
         Ok(httparse::Status::Complete(bytes)) => bytes,
         Ok(httparse::Status::Partial) => return Ok(None),
@@ -224,12 +223,24 @@ mod tests {
     #[test]
     fn ambiguous_or_broken_heads_are_errors() {
         for head in [
-            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 0x5\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n", "HTTP/1.1 2000 OK\r\n\r\n",
-            "HTTP/1.1 099 No\r\n\r\n", "HTTP/1.1 999 No\r\n\r\n", "HTTP/1.1 200 OK\r\nx y: z\r\n\r\n", "HTTP/1.1 200 OK\r\nx: a\r\n b\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nx : a\r\n\r\n", "ICY 200 OK\r\n\r\n", "SSH-2.0-OpenSSH\r\n", "<html>\r\n\r\n", "\0\0\0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5, 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0x5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n",
+            "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 099 No\r\n\r\n",
+            "HTTP/1.1 999 No\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx y: z\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx : a\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "SSH-2.0-OpenSSH\r\n",
+            "<html>\r\n\r\n",
+            "\0\0\0\r\n\r\n",
         ] {
             assert!(parse_head(head.as_bytes(), false).is_err(), "{head:?}");
         }

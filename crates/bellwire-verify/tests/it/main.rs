@@ -9,9 +9,7 @@ const CASES: usize = 55;
 
 fn judge(case: &Value) -> Result<(), Error> {
     let headers = case["headers"].as_object().unwrap();
-    let find = |name: &str| {
-        headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| value.as_str())
-    };
+    let find = |name: &str| headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, value)| value.as_str());
     let key = Key::parse(case["secret"].as_str().unwrap())?;
     let body = case["body"].as_str().unwrap().as_bytes();
     verify(&SignedHeaders::read(find), body, &[key.verifier()], case["now"].as_u64().unwrap(), TOLERANCE_SECONDS)

@@ -93,9 +93,14 @@ async fn the_next_address_is_tried_when_one_refuses() {
 #[tokio::test]
 async fn redirects_and_refreshes_are_answers_and_not_followed() {
     let inside = Receiver::answering(OK).await;
-    for (status, header) in [(301, "location"), (302, "location"), (303, "location"), (307, "location"), (308, "location"), (200, "refresh")] {
+    for (status, header) in
+        [(301, "location"), (302, "location"), (303, "location"), (307, "location"), (308, "location"), (200, "refresh")]
+    {
         let value = if header == "refresh" { format!("0;url={}", inside.url()) } else { inside.url() };
-        let text = format!("HTTP/1.1 {status} x\r\n{header}: {value}\r\nalt-svc: h2=\"{}\"\r\ncontent-length: 0\r\n\r\n", inside.address);
+        let text = format!(
+            "HTTP/1.1 {status} x\r\n{header}: {value}\r\nalt-svc: h2=\"{}\"\r\ncontent-length: 0\r\n\r\n",
+            inside.address
+        );
         let receiver = Receiver::answering(text.leak().as_bytes()).await;
         assert_eq!(post(&client(), &receiver.url()).await, Ok(status));
     }

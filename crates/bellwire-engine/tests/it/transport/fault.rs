@@ -123,7 +123,11 @@ async fn endless_receivers_are_cut_off() {
     tokio::join!(
         async {
             let outcome = run("endless headers", 2, |s| async {
-                repeat(answer(s, b"HTTP/1.1 200 OK\r\n").await, b"x-more: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n").await;
+                repeat(
+                    answer(s, b"HTTP/1.1 200 OK\r\n").await,
+                    b"x-more: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n",
+                )
+                .await;
             });
             assert_eq!(outcome.await, Err(TransportError::HeadTooLarge));
         },
@@ -140,14 +144,19 @@ async fn endless_receivers_are_cut_off() {
             assert!(matches!(outcome.await, Err(TransportError::Protocol(_))));
         },
         async {
-            for head in ["content-length: 10000000000", "transfer-encoding: chunked", "content-encoding: gzip", "connection: close"] {
+            for head in
+                ["content-length: 10000000000", "transfer-encoding: chunked", "content-encoding: gzip", "connection: close"]
+            {
                 let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
-                let outcome = run("endless body", 2, move |s| {
-                    let head = head.clone();
-                    async move { repeat(answer(s, head.as_bytes()).await, b"10\r\n\x1f\x8b\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n").await }
-                })
-                .await
-                .unwrap();
+                let outcome =
+                    run("endless body", 2, move |s| {
+                        let head = head.clone();
+                        async move {
+                            repeat(answer(s, head.as_bytes()).await, b"10\r\n\x1f\x8b\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n").await
+                        }
+                    })
+                    .await
+                    .unwrap();
                 let kept = bellwire_core::limits::RESPONSE_BODY_KEPT_BYTES;
                 assert_eq!((outcome.status, outcome.body.len(), outcome.is_truncated), (200, kept, true));
                 assert_eq!(outcome.interrupted, None);
@@ -162,7 +171,9 @@ async fn dying_receivers_are_told_apart() {
     tokio::join!(
         async { assert_eq!(run("close at once", 2, |s| async { drop(s) }).await, CLOSED_SILENTLY) },
         async { assert_eq!(run("reset at once", 2, |s| async { reset(s) }).await, CLOSED_SILENTLY) },
-        async { assert_eq!(run("reset after the request", 2, |s| async { reset(after_request(s).await) }).await, CLOSED_SILENTLY) },
+        async {
+            assert_eq!(run("reset after the request", 2, |s| async { reset(after_request(s).await) }).await, CLOSED_SILENTLY)
+        },
         async {
             let outcome = run("half-close without an answer", 2, |s| async {
                 let mut stream = after_request(s).await;

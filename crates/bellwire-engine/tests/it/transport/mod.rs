@@ -4,6 +4,7 @@ mod egress;
 mod fault;
 mod keep_alive;
 mod proxy;
+mod resolve;
 mod tls;
 
 use std::collections::VecDeque;
