@@ -18,7 +18,7 @@ has_python_venv() {
 }
 
 has_node() {
-    node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18)'
+    node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18 ? 1 : 0)'
 }
 
 install_debian_packages() {
