@@ -221,6 +221,12 @@ impl Engine {
         StopReport { abandoned: self.queue.in_flight() }
     }
 
+    /// Nothing queued and nothing running in memory (the store may hold retries for later).
+    pub fn is_idle(&self) -> bool {
+        let (queued, _, in_flight, _) = self.queue.depths();
+        queued == 0 && in_flight == 0
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }

@@ -242,3 +242,71 @@ fn payloads_beyond_the_memory_limit_are_dropped_from_memory_not_the_jobs() {
     assert_eq!(started.iter().filter(|j| j.content.is_some()).count(), 2);
     assert_eq!(started.len(), 3);
 }
+
+/// A linear congruential generator: the same seed, the same run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn whatever_happens_every_job_is_handed_out_exactly_once_and_the_limits_hold() {
+    for seed in 0..300 {
+        let mut dice = Dice(seed);
+        let limits = SchedulerLimits { in_flight_max: 12, window_max: 8, ..LIMITS };
+        let mut s = Scheduler::new(limits);
+        let (mut now, mut handed_in, mut unrecorded) = (0u64, 0u32, 0usize);
+        let mut running: Vec<Job> = vec![];
+        let mut seen = HashSet::new();
+        let mut idle_rounds = 0;
+        for round in 0..20_000 {
+            if handed_in < 400 && round < 2_000 {
+                for _ in 0..dice.roll(4) {
+                    let (a, e) = (1 + dice.roll(3) as u8, 1 + dice.roll(4) as u8);
+                    let job = if dice.roll(3) == 0 { retry(a, a * 10 + e, handed_in) } else { job(a, a * 10 + e, handed_in) };
+                    assert_eq!(s.enqueue(job), Enqueued::Queued);
+                    handed_in += 1;
+                }
+            }
+            now += dice.roll(40);
+            for job in poll(&mut s, now) {
+                assert!(seen.insert(job.message), "seed {seed}: {} handed out twice", job.message);
+                running.push(job);
+            }
+            assert!(running.len() + unrecorded <= 12, "seed {seed}: {} in flight", running.len() + unrecorded);
+            if !running.is_empty() && dice.roll(3) > 0 {
+                let job = running.swap_remove(dice.roll(running.len() as u64) as usize);
+                let feedback = match dice.roll(8) {
+                    0 => Feedback::Failed(Duration::from_millis(dice.roll(3_000))),
+                    1 => Feedback::Overloaded(Some(Duration::from_millis(dice.roll(500)))),
+                    2 => Feedback::Answered(Duration::from_millis(2_500)),
+                    _ => QUICK,
+                };
+                s.finished(Duration::from_millis(now), job.endpoint, feedback);
+                unrecorded += 1;
+            }
+            if dice.roll(2) == 0 {
+                s.recorded(unrecorded);
+                unrecorded = 0;
+            }
+            if dice.roll(10) == 0 {
+                s.tick(Duration::from_millis(now));
+            }
+            if s.queued() == 0 && running.is_empty() && round > 2_000 {
+                break;
+            }
+            idle_rounds = if running.is_empty() && unrecorded == 0 { idle_rounds + 1 } else { 0 };
+            if idle_rounds > 5 {
+                now = now.max(s.next_wake().map_or(now, |at| at.as_millis() as u64 + 1));
+            }
+        }
+        assert_eq!(seen.len(), handed_in as usize, "seed {seed}: jobs were left behind");
+        assert_eq!((s.queued(), s.queued_quick()), (0, 0), "seed {seed}");
+        s.recorded(unrecorded);
+        assert_eq!(s.in_flight(), 0, "seed {seed}");
+    }
+}
