@@ -236,3 +236,40 @@ async fn head_requests_and_large_heads() {
     assert_eq!((result.unwrap().status, http.is_reusable()), (200, true));
     assert_eq!(http.buffer.len(), limits::CONNECTION_BUFFER_BYTES);
 }
+
+/// Broken: some sequence of bytes makes us panic or hang; each of these answers is one that works, damaged at random places.
+#[tokio::test]
+async fn damaged_answers_end_without_a_panic() {
+    let whole = [
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nretry-after: 7\r\ncontent-length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nx: y\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\n\r\nhello",
+    ];
+    let palette = b"\r\n\0 :;,0129afx/\xff\x7f";
+    // A fixed sequence (xorshift), so that a failure repeats.
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below as u64) as usize
+    };
+    for round in 0..3_000 {
+        let mut bytes = whole[round % whole.len()].as_bytes().to_vec();
+        for _ in 0..=draw(4) {
+            let at = draw(bytes.len());
+            match draw(3) {
+                0 => bytes[at] = palette[draw(palette.len())],
+                1 => bytes.insert(at, palette[draw(palette.len())]),
+                _ => drop(bytes.drain(at..(at + draw(8)).min(bytes.len()))),
+            }
+        }
+        let (first, second) = bytes.split_at(draw(bytes.len() + 1));
+        let (result, is_reusable) = run(&[first, second], SMALL, true, LONG).await;
+        assert_ne!(result, Err(TransportError::Timeout(Phase::Head)), "{}", bytes.escape_ascii());
+        assert!(result.is_ok() || !is_reusable, "{}", bytes.escape_ascii());
+        if let Ok(answer) = result {
+            assert!(answer.body.len() <= SMALL.kept_bytes && (200..600).contains(&answer.status), "{}", bytes.escape_ascii());
+        }
+    }
+}
