@@ -11,6 +11,7 @@ use crate::{Engine, fan_out::fan_out};
 
 /// What publishing came to.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // The large one is the usual one, and moved once: a box would cost every message.
 pub enum Published {
     Fresh(Message),
     /// The idempotency key has made this message before.

@@ -36,7 +36,7 @@ pub struct Destination {
 
 impl Route {
     fn new(application: Application, endpoint: Endpoint, config: &EngineConfig, pools: &Pools) -> Self {
-        let destination = destination(&endpoint, config, pools);
+        let mut destination = destination(&endpoint, config, pools);
         let mut signers = Vec::with_capacity(1 + endpoint.secret.old.len());
         let keys = std::iter::once((&endpoint.secret.current, None))
             .chain(endpoint.secret.old.iter().map(|(secret, expires)| (secret, Some(*expires))));
@@ -47,6 +47,10 @@ impl Route {
                     tracing::error!(endpoint.id = %endpoint.id, %error, "a stored signing secret cannot be used");
                 }
             }
+        }
+        if signers.is_empty() {
+            // Never send unsigned.
+            destination = Err(TransportError::Local("the endpoint has no signing secret that can be used".to_owned()));
         }
         Self {
             url: Arc::from(endpoint.url.as_str()),
