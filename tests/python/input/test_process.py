@@ -34,14 +34,14 @@ def test_two_servers_never_share_a_store(server):
     """Broken: two processes write into one store and destroy it."""
     second = run(server, "serve", environment={"BELLWIRE_LISTEN": f"127.0.0.1:{free_port()}"})
     said = second.stdout + second.stderr
-    assert second.returncode != 0 and str(server.data_dir) in said and "panicked" not in said, said
+    assert second.returncode == 5 and str(server.data_dir) in said and "panicked" not in said, said
 
 
 def test_a_taken_port_is_a_clear_exit(server, tmp_path):
     """Broken: an operator sees a stack trace, or a server that listens nowhere."""
     second = run(server, "serve", environment={"BELLWIRE_DATA_DIR": str(tmp_path / "data")})
     said = second.stdout + second.stderr
-    assert second.returncode != 0 and str(server.port) in said and "panicked" not in said, said
+    assert second.returncode == 4 and str(server.port) in said and "panicked" not in said, said
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_wrong_setting_is_named_and_refused(server, tmp_path, name, value):
     environment = {"BELLWIRE_DATA_DIR": str(tmp_path / "data"), "BELLWIRE_LISTEN": f"127.0.0.1:{free_port()}", name: value}
     refused = run(server, "serve", environment=environment)
     said = refused.stdout + refused.stderr
-    assert refused.returncode != 0 and "panicked" not in said, said
+    assert refused.returncode == 3 and "panicked" not in said, said
     key = name.removeprefix("BELLWIRE_").lower().replace("__", ".")
     assert name in said or key in said, said
 
@@ -100,7 +100,7 @@ def test_a_second_signal_stops_hard(tmp_path):
             with pytest.raises(subprocess.TimeoutExpired):
                 server.process.wait(1.0)
             server.process.send_signal(signal.SIGINT)
-            server.process.wait(3)
+            assert server.process.wait(3) == 130
 
 
 def test_what_was_accepted_before_a_stop_is_delivered_after_it(tmp_path):
@@ -144,7 +144,7 @@ def test_no_secret_is_readable_in_the_store_or_the_log(tmp_path):
 
 def test_the_command_line_shows_and_checks(server):
     """Broken: an operator without a dashboard is blind."""
-    connection = {"BELLWIRE_URL": server.url, "BELLWIRE_TOKEN": server.key}
+    connection = {"BELLWIRE_SERVER": server.url, "BELLWIRE_TOKEN": server.key}
     assert run(server, "--help").returncode == 0 and run(server, "--version").returncode == 0
     defaults = run(server, "config", "default")
     assert defaults.returncode == 0 and "127.0.0.1:8071" in defaults.stdout, defaults.stderr
