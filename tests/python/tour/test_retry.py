@@ -2,12 +2,15 @@
 
 import json
 import time
+from datetime import timedelta
 
 import pytest
-from svix.api import ApplicationIn, EndpointIn, MessageIn
+import standardwebhooks
+from svix.api import ApplicationIn, EndpointIn, EndpointPatch, MessageIn, RecoverIn
 from svix.models import MessageStatus, OperationalWebhookEndpointIn
 
-from harness import wait_until
+from conftest import client
+from harness import Server, free_port, wait_until
 from receiver import Answer
 
 
@@ -100,8 +103,6 @@ def test_a_hanging_receiver_is_cut_off_and_others_do_not_wait(svix, app, hook, r
 
 def test_a_dead_port_is_a_failure_with_a_readable_reason(svix, app, hook):
     """Broken: an operator sees a failed attempt and no word why."""
-    from harness import free_port
-
     svix.endpoint.create(app.id, EndpointIn(url=f"http://127.0.0.1:{free_port()}/"))
     found = attempts_of(svix, app, publish(svix, app), 3)
     assert all(a.status == MessageStatus.FAIL and a.response_status_code == 0 and a.response for a in found)
@@ -129,8 +130,30 @@ def test_operational_webhooks_tell_of_what_needs_a_human(svix, receiver):
         assert disabled["endpointId"] == told.id and disabled["appId"] == app.id
         assert (exhausted["msgId"], exhausted["endpointId"]) == (message.id, failed.id)
         secret = svix.operational_webhook.endpoint.get_secret(operational.id).key
-        import standardwebhooks
-
         standardwebhooks.Webhook(secret).verify(news.deliveries[0].body, news.deliveries[0].headers)
     finally:
         svix.operational_webhook.endpoint.delete(operational.id)
+
+
+def test_an_endpoint_that_does_nothing_but_fail_is_disabled_and_can_catch_up(receiver):
+    """Broken: dead endpoints are called for ever, or what they missed is lost when they come back."""
+    settings = {"BELLWIRE_DELIVERY__DISABLE_AFTER": "1s", "BELLWIRE_DELIVERY__RETRY_SCHEDULE": ",".join(["300ms"] * 20)}
+    with Server(settings, name="disable-after") as server:
+        svix = client(server)
+        news, hook = receiver.hook("news"), receiver.hook().always(500)
+        svix.operational_webhook.endpoint.create(
+            OperationalWebhookEndpointIn(url=news.url, event_types=["endpoint.disabled"])
+        )
+        app = svix.application.create(ApplicationIn(name="Dead"))
+        endpoint = svix.endpoint.create(app.id, EndpointIn(url=hook.url))
+        message = publish(svix, app)
+        wait_until(lambda: svix.endpoint.get(app.id, endpoint.id).disabled, 10, "disabled after a second of failures")
+        event = json.loads(news.wait(1)[0].body)
+        assert (event["type"], event["data"]["endpointId"]) == ("endpoint.disabled", endpoint.id)
+        calls = len(hook.deliveries)
+        hook.always(204)
+        svix.endpoint.patch(app.id, endpoint.id, EndpointPatch(disabled=False))
+        svix.endpoint.recover(app.id, endpoint.id, RecoverIn(since=message.timestamp - timedelta(minutes=1)))
+        hook.wait_for(message.id, calls + 1)
+        places = svix.message_attempt.list_attempted_destinations
+        wait_until(lambda: places(app.id, message.id).data[0].status == MessageStatus.SUCCESS, 5, "delivered after all")
