@@ -1,0 +1,136 @@
+//! The open loop: messages are sent at a fixed gentle rate, whatever the server does, and every latency counts from the moment
+//! a message was *meant* to be sent (no coordinated omission).
+//!
+//! Plain threads and blocking sockets: at this rate they are idle, and the kernel wakes them to the microsecond, which a
+//! runtime with millisecond timers does not.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::latency::{self, Latencies};
+use super::load::{Loaded, Progress};
+use super::payload::{Stamped, now_nanos};
+use super::target::Target;
+use super::wire::parse_answer;
+
+/// Connections: messages may be under way that long (times the interval) before one is sent late.
+const CONNECTIONS: usize = 16;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A sleeping thread wakes this much late (timer slack); the rest of the way is waited actively.
+const WAKE_SLACK: Duration = Duration::from_micros(120);
+const ANSWER_BYTES: usize = 16 * 1024;
+
+/// An open loop.
+pub struct OpenLoop {
+    pub per_second: u32,
+    pub duration: Duration,
+}
+
+impl OpenLoop {
+    /// Publishes to `apps` in turn.
+    ///
+    /// # Errors
+    /// The server refused, or did not answer.
+    pub async fn run(&self, target: &Target, apps: &[String], progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
+        let body = ("{\"eventType\":\"invoice.paid\",\"payload\":", "}");
+        let bytes = body.0.len() + super::payload::PAYLOAD_BYTES + body.1.len();
+        let make = |app: &String| {
+            let head = target.head("POST", &format!("/api/v1/app/{app}/msg"), bytes);
+            Stamped::wrapped(&format!("{head}{}", body.0), body.1)
+        };
+        let requests: Vec<Stamped> = apps.iter().map(make).collect();
+        let total = (self.duration.as_secs_f64() * f64::from(self.per_second)).round() as u64;
+        let (started, started_nanos) = (Instant::now() + Duration::from_millis(50), now_nanos() + 50_000_000);
+        let threads: Vec<_> = (0..CONNECTIONS as u64)
+            .map(|thread| {
+                let sender = Sender {
+                    address: target.address,
+                    requests: requests.clone(),
+                    interval: Duration::from_secs(1) / self.per_second.max(1),
+                    started,
+                    started_nanos,
+                    progress: Arc::clone(progress),
+                };
+                tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(CONNECTIONS)))
+            })
+            .collect();
+        let mut all = latency::latencies()?;
+        for thread in threads {
+            all.add(&thread.await??)?;
+        }
+        Ok(Loaded {
+            acknowledged: progress.acknowledged.load(Ordering::Relaxed),
+            refused: progress.refused.load(Ordering::Relaxed),
+            elapsed: started.elapsed(),
+            latencies: all,
+        })
+    }
+}
+
+/// One connection's share.
+struct Sender {
+    address: SocketAddr,
+    requests: Vec<Stamped>,
+    interval: Duration,
+    started: Instant,
+    started_nanos: u64,
+    progress: Arc<Progress>,
+}
+
+impl Sender {
+    fn run(mut self, sequences: impl Iterator<Item = u64>) -> anyhow::Result<Latencies> {
+        let mut latencies = latency::latencies()?;
+        let mut stream = TcpStream::connect(self.address).context("the server cannot be reached")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        let count = self.requests.len() as u64;
+        for sequence in sequences {
+            let offset = self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
+            let due = self.started + offset;
+            wait_until(due);
+            let due_nanos = self.started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
+            let request = self.requests[(sequence % count) as usize].stamp(due_nanos, sequence);
+            self.progress.sent.fetch_add(1, Ordering::Relaxed);
+            let status = exchange(&mut stream, request)?;
+            latency::record(&mut latencies, u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+            if (200..300).contains(&status) {
+                self.progress.acknowledged.fetch_add(1, Ordering::Relaxed);
+            } else {
+                bail!("the server answered {status} at a gentle rate");
+            }
+        }
+        Ok(latencies)
+    }
+}
+
+fn wait_until(due: Instant) {
+    let wait = due.saturating_duration_since(Instant::now());
+    if wait > WAKE_SLACK {
+        std::thread::sleep(wait - WAKE_SLACK);
+    }
+    while Instant::now() < due {
+        std::hint::spin_loop();
+    }
+}
+
+fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<u16> {
+    stream.write_all(request)?;
+    let mut buffer = [0; ANSWER_BYTES];
+    let mut end = 0;
+    loop {
+        let count = stream.read(&mut buffer[end..])?;
+        if count == 0 {
+            bail!("the server closed the connection");
+        }
+        end += count;
+        if let Some(answered) = parse_answer(&buffer[..end])? {
+            return Ok(answered.status);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the bench prints: progress on standard error, results on standard output.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use super::Phase;
+use super::latency::{Quantiles, median};
+use super::run::{PhaseRun, Results, summary};
+use crate::terminal::{self, thousands};
+
+/// A line of progress: rewritten in place on a terminal, left out elsewhere (the notes remain).
+pub fn progress(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    if stderr.is_terminal() {
+        // Progress that cannot be shown is no reason to stop.
+        drop(write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush()));
+    }
+}
+
+/// Clears the line of progress.
+pub fn progress_end() {
+    progress("");
+}
+
+/// A line that stays.
+pub fn note(text: &str) {
+    progress("");
+    eprintln!("{text}");
+}
+
+/// Prints the results.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
+    if json {
+        terminal::line(&serde_json::to_string_pretty(results)?)?;
+        return Ok(());
+    }
+    let phases: Vec<PhaseRun> = Phase::ALL.iter().filter_map(|phase| summary(&results.runs, *phase)).collect();
+    if !phases.is_empty() {
+        standard(&phases, results.runs.len())?;
+    }
+    if let Some(flat) = &results.flat {
+        self::flat(flat)?;
+    }
+    if let Some(isolation) = &results.isolation {
+        terminal::line(&format!(
+            "One hanging endpoint among {}, {} messages/s in all, {} pairs of rounds, published to arrived at the other {}:",
+            isolation.endpoints,
+            isolation.per_second,
+            isolation.rounds,
+            isolation.endpoints - 1
+        ))?;
+        terminal::line(&format!("  all healthy    {}", quantiles(&isolation.without)))?;
+        terminal::line(&format!("  one hanging    {}", quantiles(&isolation.with_one_hanging)))?;
+        terminal::line(&format!("  p99 with / without: {:.3} (median of the pairs)", isolation.p99_ratio))?;
+    }
+    Ok(())
+}
+
+fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
+    let r = median(phases.iter().flat_map(|phase| [phase.r_before, phase.r_after]));
+    terminal::line(&format!(
+        "R (bare signed POSTs to the receiver, {} in flight): {}/s{}",
+        super::bare::IN_FLIGHT,
+        thousands(r as u64),
+        if runs > 1 { format!(". Medians of {runs} runs.") } else { String::new() }
+    ))?;
+    terminal::line("")?;
+    let rows = phases.iter().map(|phase| {
+        let m = &phase.measured;
+        let or_unknown = |known: bool, text: String| if known { text } else { "?".to_owned() };
+        vec![
+            title(phase.phase).to_owned(),
+            format!("{}/s", thousands(m.messages_per_s as u64)),
+            format!("{}/s", thousands(m.deliveries_per_s as u64)),
+            format!("{:.3}", phase.of_r),
+            quantiles(&m.acknowledge),
+            quantiles(&m.end_to_end),
+            or_unknown(m.server_cpu_s > 0.0, format!("{:.3} ms", m.server_cpu_ms_per_message())),
+            or_unknown(m.server_cpu_s > 0.0, format!("{:.2}", m.server_cpu_ratio())),
+            or_unknown(m.resident_bytes_max > 0, format!("{} MiB", m.resident_bytes_max >> 20)),
+            or_unknown(phase.disk_bytes_per_message > 0.0, thousands(phase.disk_bytes_per_message as u64)),
+        ]
+    });
+    let head = [
+        "PHASE", "MESSAGES", "DELIVERIES", "OF R", "ACKNOWLEDGE p50/p99/p99.9", "END TO END p50/p99/p99.9", "SERVER CPU/MSG", "CPU RATIO",
+        "MEMORY", "DISK B/MSG",
+    ];
+    terminal::line(&terminal::table(&head, rows))?;
+    terminal::line("")?;
+    terminal::line("OF R: deliveries per second over R before and after. CPU RATIO: server over loader and receiver together.")?;
+    terminal::line("A phase ends when everything has arrived and is recorded; the rates count that time too.")?;
+    for phase in phases {
+        let m = &phase.measured;
+        let name = title(phase.phase);
+        terminal::line(&format!(
+            "{name}: {} messages, {:.2} s after the last acknowledgement, at most {} deliveries outstanding",
+            thousands(m.messages),
+            m.drain_s,
+            thousands(m.backlog_max)
+        ))?;
+        if m.repeated > 0 {
+            terminal::line(&format!("{name}: {} deliveries came more than once", m.repeated))?;
+        }
+        if m.refused > 0 {
+            let first = terminal::escaped(m.first_error.as_deref().unwrap_or_default());
+            terminal::line(&format!("{name}: {} requests were refused, first: {first}", m.refused))?;
+        }
+        if !m.is_recorded {
+            terminal::line(&format!("{name}: the server does not tell whether all of it is recorded"))?;
+        }
+    }
+    Ok(())
+}
+
+fn flat(flat: &super::prefill::Flat) -> anyhow::Result<()> {
+    terminal::line(&format!(
+        "{} stored messages, of which {} wait for a retry ({} MiB, filled in {:.0} s), against an empty store:",
+        thousands(flat.messages),
+        thousands(flat.pending),
+        flat.disk_bytes >> 20,
+        flat.fill_s
+    ))?;
+    for phase in [Phase::EndToEnd, Phase::FanOut] {
+        let of = || flat.pairs.iter().filter(|pair| pair.phase == phase);
+        let rate = |field: fn(&super::prefill::Pair) -> f64| thousands(median(of().map(field)) as u64);
+        let memory = of().map(|pair| pair.filled.resident_bytes_max).max().unwrap_or(0);
+        terminal::line(&format!(
+            "  {:<11} empty {}/s, filled {}/s; as fractions of R, filled / empty: {:.3}; memory {} MiB",
+            title(phase),
+            rate(|pair| pair.empty.deliveries_per_s),
+            rate(|pair| pair.filled.deliveries_per_s),
+            flat.ratio(phase),
+            memory >> 20
+        ))?;
+    }
+    let worst = flat.restart_to_first_delivery_s.iter().copied().fold(0.0, f64::max);
+    terminal::line(&format!("  restart to first delivery: {worst:.2} s (the slowest of {})", flat.restart_to_first_delivery_s.len()))?;
+    Ok(())
+}
+
+fn title(phase: Phase) -> &'static str {
+    match phase {
+        Phase::EndToEnd => "end to end",
+        Phase::FanOut => "fan-out 10",
+        Phase::Gentle => "200/s",
+        Phase::Deep => "256 in flight",
+    }
+}
+
+fn quantiles(q: &Quantiles) -> String {
+    format!("{:.2} / {:.2} / {:.2} ms", q.p50_ms, q.p99_ms, q.p999_ms)
+}

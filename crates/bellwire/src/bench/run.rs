@@ -1,0 +1,233 @@
+//! The order of things: R before and after each phase, a fresh server and store for each, medians at the end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::isolation::{self, Isolation};
+use super::latency::{median, ratio};
+use super::phase::{Bench, Measured};
+use super::prefill::{self, Flat};
+use super::receive::Receiver;
+use super::target::{Server, Target};
+use super::{BenchArgs, Phase, bare, load_threads, process, report};
+
+/// A phase between two measurements of R.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PhaseRun {
+    pub phase: Phase,
+    pub r_before: f64,
+    pub r_after: f64,
+    /// Deliveries per second over the mean of R before and after.
+    pub of_r: f64,
+    /// Store on the disk after a clean stop, over the messages in it. 0 for another's server.
+    pub disk_bytes_per_message: f64,
+    pub measured: Measured,
+}
+
+/// Everything measured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Results {
+    pub runs: Vec<Vec<PhaseRun>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flat: Option<Flat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// What all measurements share.
+pub struct Session {
+    pub receiver: Receiver,
+    pub folder: PathBuf,
+    pub duration: Duration,
+    pub threads: usize,
+    external: Option<Target>,
+    counter: std::cell::Cell<u32>,
+}
+
+/// Runs the bench and prints what it found.
+///
+/// # Errors
+/// A process failed, or not everything that was acknowledged arrived.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = TemporaryFolder::new(&parent)?;
+    if args.target.is_none() && process::is_in_memory(&folder.0) {
+        report::note(&format!(
+            "NOTE: {} is in memory, where a sync costs nothing: name a folder on a real disk with --dir",
+            parent.display()
+        ));
+    }
+    let external = match (&args.target, &args.token) {
+        (Some(url), Some(token)) => Some(Target::external(url, token.clone(), args.target_pid)?),
+        _ => None,
+    };
+    let threads = load_threads();
+    let session = Session {
+        receiver: Receiver::start(args.receiver_bind, threads)?,
+        folder: folder.0.clone(),
+        duration: Duration::from_secs_f64(args.seconds),
+        threads,
+        external,
+        counter: std::cell::Cell::new(0),
+    };
+    let mut results = Results::default();
+    if args.isolation {
+        results.isolation = Some(session.isolation(args.runs as usize).await?);
+    } else if let Some(messages) = args.prefill {
+        results.flat = Some(prefill::compare(&session, messages, args.pending, args.runs).await?);
+    } else {
+        for run in 1..=args.runs {
+            if args.runs > 1 {
+                report::note(&format!("run {run} of {}", args.runs));
+            }
+            results.runs.push(session.standard(&args.phases).await?);
+        }
+    }
+    report::print(&results, args.json)?;
+    Ok(())
+}
+
+impl Session {
+    /// A name that no other measurement of this session has.
+    pub fn tag(&self) -> String {
+        self.counter.set(self.counter.get() + 1);
+        format!("{}-{}", std::process::id(), self.counter.get())
+    }
+
+    /// R now.
+    ///
+    /// # Errors
+    /// The receiver failed.
+    pub async fn bare(&self) -> anyhow::Result<f64> {
+        let duration = (self.duration / 2).clamp(Duration::from_millis(200), Duration::from_secs(3));
+        let path = format!("/p/{}-bare", self.tag());
+        let rate = bare::measure(self.receiver.address(), &path, duration, self.threads).await?;
+        report::note(&format!("R: {} signed POSTs/s", crate::terminal::thousands(rate as u64)));
+        Ok(rate)
+    }
+
+    async fn standard(&self, phases: &[Phase]) -> anyhow::Result<Vec<PhaseRun>> {
+        let mut r_before = self.bare().await?;
+        let mut runs = Vec::with_capacity(phases.len());
+        for phase in phases {
+            let (measured, disk_bytes_per_message) = match &self.external {
+                Some(target) => (self.on(target, None, *phase).await?, 0.0),
+                None => {
+                    let data_dir = self.folder.join(self.tag());
+                    let (measured, disk) = self.on_own(&data_dir, *phase).await?;
+                    std::fs::remove_dir_all(&data_dir)?;
+                    (measured, disk)
+                }
+            };
+            let r_after = self.bare().await?;
+            runs.push(PhaseRun {
+                phase: *phase,
+                r_before,
+                r_after,
+                of_r: ratio(measured.deliveries_per_s, (r_before + r_after) / 2.0),
+                disk_bytes_per_message,
+                measured,
+            });
+            r_before = r_after;
+        }
+        Ok(runs)
+    }
+
+    /// A phase on a server of ours with a fresh store; also bytes on disk per message after a clean stop.
+    async fn on_own(&self, data_dir: &std::path::Path, phase: Phase) -> anyhow::Result<(Measured, f64)> {
+        std::fs::create_dir_all(data_dir)?;
+        let server = Server::start(data_dir, None)?;
+        let measured = self.on(&server.target, Some(data_dir.to_owned()), phase).await?;
+        server.stop()?;
+        let disk = ratio(process::disk_bytes(data_dir) as f64, measured.messages as f64);
+        Ok((measured, disk))
+    }
+
+    /// A phase on a running server.
+    ///
+    /// # Errors
+    /// As [`Bench::run`].
+    pub async fn on(&self, target: &Target, data_dir: Option<PathBuf>, phase: Phase) -> anyhow::Result<Measured> {
+        let bench = Bench { target, receiver: &self.receiver, data_dir, threads: self.threads, tag: self.tag() };
+        bench.run(phase.name(), phase.shape(), self.duration).await.with_context(|| format!("phase {}", phase.name()))
+    }
+
+    async fn isolation(&self, rounds: usize) -> anyhow::Result<Isolation> {
+        let tag = self.tag();
+        if let Some(target) = &self.external {
+            return isolation::measure(target, &self.receiver, &tag, rounds, self.duration).await;
+        }
+        let data_dir = self.folder.join(&tag);
+        std::fs::create_dir_all(&data_dir)?;
+        let server = Server::start(&data_dir, None)?;
+        isolation::measure(&server.target, &self.receiver, &tag, rounds, self.duration).await
+    }
+}
+
+/// Medians over the runs of one phase.
+pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase) -> Option<PhaseRun> {
+    let of: Vec<&PhaseRun> = runs.iter().flatten().filter(|run| run.phase == phase).collect();
+    let first = of.first()?;
+    let middle = |field: fn(&PhaseRun) -> f64| median(of.iter().map(|run| field(run)));
+    let whole = |field: fn(&PhaseRun) -> u64| median(of.iter().map(|run| field(run) as f64)) as u64;
+    let quantiles = |field: fn(&PhaseRun) -> super::latency::Quantiles| {
+        super::latency::Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>())
+    };
+    Some(PhaseRun {
+        phase: first.phase,
+        r_before: middle(|run| run.r_before),
+        r_after: middle(|run| run.r_after),
+        of_r: middle(|run| run.of_r),
+        disk_bytes_per_message: middle(|run| run.disk_bytes_per_message),
+        measured: Measured {
+            messages: whole(|run| run.measured.messages),
+            refused: of.iter().map(|run| run.measured.refused).sum(),
+            first_error: of.iter().find_map(|run| run.measured.first_error.clone()),
+            deliveries: whole(|run| run.measured.deliveries),
+            repeated: of.iter().map(|run| run.measured.repeated).sum(),
+            wall_s: middle(|run| run.measured.wall_s),
+            drain_s: middle(|run| run.measured.drain_s),
+            backlog_max: whole(|run| run.measured.backlog_max),
+            is_recorded: of.iter().all(|run| run.measured.is_recorded),
+            messages_per_s: middle(|run| run.measured.messages_per_s),
+            deliveries_per_s: middle(|run| run.measured.deliveries_per_s),
+            acknowledge: quantiles(|run| run.measured.acknowledge),
+            end_to_end: quantiles(|run| run.measured.end_to_end),
+            server_cpu_s: middle(|run| run.measured.server_cpu_s),
+            loader_cpu_s: middle(|run| run.measured.loader_cpu_s),
+            receiver_cpu_s: middle(|run| run.measured.receiver_cpu_s),
+            resident_bytes_max: whole(|run| run.measured.resident_bytes_max),
+        },
+    })
+}
+
+/// Removed with all it holds when dropped.
+pub struct TemporaryFolder(pub PathBuf);
+
+impl TemporaryFolder {
+    /// A new folder below `parent`, for this user only.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(parent: &std::path::Path) -> anyhow::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| anyhow::anyhow!("no randomness to be had"))?;
+        let path = std::path::absolute(parent)?.join(format!("bellwire-{:016x}", u64::from_ne_bytes(random)));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("the temporary folder {} cannot be made", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // Nothing can be done about a folder that stays.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

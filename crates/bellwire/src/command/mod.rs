@@ -1,0 +1,63 @@
+//! The commands, one file each. A command reads its arguments, does its work, and returns an exit code or an error.
+
+pub mod application;
+pub mod attempt;
+pub mod bench_receiver;
+pub mod completions;
+pub mod configuration;
+pub mod demo;
+pub mod doctor;
+pub mod endpoint;
+pub mod key;
+pub mod list;
+pub mod message;
+pub mod send;
+pub mod serve;
+
+use std::future::Future;
+
+use crate::bench;
+use crate::cli::{Cli, Command, ConfigArgs};
+use crate::config::Config;
+use crate::exit::Exit;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Whatever kept it from succeeding; `exit::code_of` makes an exit code of it.
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let config = cli.config;
+    match cli.command {
+        Command::Serve(args) => serve::run(&args, &config),
+        Command::Demo(args) => demo::run(&args, &config),
+        Command::Key(args) => on_one_thread(key::run(&args, &config)),
+        Command::Send(args) => on_one_thread(send::run(&args, &config)),
+        Command::App(args) => on_one_thread(application::run(&args, &config)),
+        Command::Endpoint(args) => on_one_thread(endpoint::run(&args, &config)),
+        Command::Message(args) => on_one_thread(message::run(&args, &config)),
+        Command::Attempt(args) => on_one_thread(attempt::run(&args, &config)),
+        Command::Config(args) => configuration::run(&args, &config),
+        Command::Doctor(args) => on_one_thread(doctor::run(&args, &config)),
+        Command::Bench(args) => on_one_thread(async {
+            bench::run::run(args).await?;
+            Ok(Exit::Ok)
+        }),
+        Command::Completions(args) => completions::run(&args),
+        Command::BenchReceiver(args) => bench_receiver::run(&args),
+    }
+}
+
+/// The configuration of commands that add no flags of their own.
+fn load(config: &ConfigArgs) -> anyhow::Result<Config> {
+    Ok(Config::load(&config.sources(&[])?)?)
+}
+
+/// A runtime for commands that wait more than they work.
+fn on_one_thread(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// A runtime for servers.
+fn on_all_threads(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}

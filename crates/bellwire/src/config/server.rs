@@ -1,0 +1,82 @@
+//! The keys outside a section: the listener, the data folder, the public address, stopping.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::ConfigError;
+use super::key::{Key, Secrecy};
+use super::layer::Layers;
+use super::parse_duration_between;
+
+/// Outside any section.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    /// Without a slash at the end.
+    pub public_url: Option<String>,
+    pub stop_grace: Duration,
+}
+
+pub const KEYS: &[Key; 4] = &[
+    Key {
+        path: "listen",
+        default: "127.0.0.1:8071",
+        example: "0.0.0.0:8071",
+        accepts: "an address and a port, such as 127.0.0.1:8071 or [::]:8071; port 0 takes any free one",
+        about: "Where the API listens. By default only programs of this machine reach it; put a TLS proxy before it to serve others.",
+        secrecy: Secrecy::Open,
+    },
+    Key {
+        path: "data_dir",
+        default: "./bellwire-data",
+        example: "/var/lib/bellwire",
+        accepts: "a folder; it is created when it is missing",
+        about: "Everything that must survive: the store, the master key unless it is configured, the lock. One server at a time.",
+        secrecy: Secrecy::Open,
+    },
+    Key {
+        path: "public_url",
+        default: "",
+        example: "https://hooks.example.com",
+        accepts: "an http or https URL",
+        about: "How the outside reaches this server, for links that it hands out. Default: the address it listens at.",
+        secrecy: Secrecy::Open,
+    },
+    Key {
+        path: "stop_grace",
+        default: "30s",
+        example: "30s",
+        accepts: "a duration from 0s to 1h",
+        about: "How long attempts in flight may take to finish after the first SIGTERM or SIGINT. A second signal ends it at once.",
+        secrecy: Secrecy::Open,
+    },
+];
+
+impl Server {
+    pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
+        let [listen, data_dir, public_url, stop_grace] = KEYS;
+        Ok(Self {
+            listen: layers.required(listen, |text| {
+                text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| format!("{text:?} is not an address with a port"))
+            })?,
+            data_dir: layers.required(data_dir, parse_path)?,
+            public_url: layers.optional(public_url, parse_url)?,
+            stop_grace: layers
+                .required(stop_grace, |text| parse_duration_between(text, Duration::ZERO, Duration::from_secs(3_600)))?,
+        })
+    }
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{text:?} is not a plain http or https URL"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}

@@ -1,0 +1,149 @@
+//! A server's life: open the store, start the engine, serve the API; and the same backwards, so that nothing in flight is lost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bellwire_api::{ApiConfig, ApiState, NewApiKey};
+use bellwire_core::{Clock as _, IdGenerator, OrgId, Secret, SystemClock, Timestamp};
+use bellwire_engine::{Engine, EngineDeps};
+use bellwire_store::{Store, Written};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::vault;
+
+/// The organisation that everything belongs to until someone names another: the first of every Svix server.
+pub const DEFAULT_ORG: &str = "org_23rb8YdGqMT0qIzpgGwdXfHirMu";
+/// Open files: connections of callers and receivers, and the store. Above the kernel's usual default.
+const OPEN_FILES_WANTED: u64 = 65_536;
+/// Requests of the API that are under way may finish for this long, before attempts get the rest of the grace time.
+const API_GRACE_MAX: Duration = Duration::from_secs(10);
+
+/// A running server.
+pub struct Running {
+    pub address: SocketAddr,
+    pub engine: Arc<Engine>,
+    state: ApiState,
+    shutdown: oneshot::Sender<()>,
+    api: JoinHandle<()>,
+    /// The first API key, if this start made it. Shown once, kept nowhere.
+    pub first_key: Option<Secret>,
+}
+
+/// # Errors
+/// None: the constant is an id.
+pub fn default_org() -> anyhow::Result<OrgId> {
+    Ok(DEFAULT_ORG.parse()?)
+}
+
+/// Binds the configured address, before anything else is touched.
+///
+/// # Errors
+/// [`Exit::PortTaken`], or that the address is not one of this machine.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::new(
+            Exit::PortTaken,
+            format!("{address} is taken by another program; stop it, or listen elsewhere (--listen, BELLWIRE_LISTEN)"),
+        )
+        .into(),
+        _ => anyhow::Error::from(error).context(format!("cannot listen at {address} (--listen, BELLWIRE_LISTEN)")),
+    })
+}
+
+/// Starts a server on `listener`.
+///
+/// # Errors
+/// The store is locked, too new, damaged, or the disk is full; a key is missing.
+pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<Running> {
+    raise_file_limit();
+    let address = listener.local_addr()?;
+    config.server.listen = address;
+    let master = vault::master_key(&config.storage.folder, &config.server.data_dir, config.security.master_key.as_ref())?;
+    let store = vault::open(&config.storage.folder, &master)?;
+    let first_key = make_first_key(&store).await.context("the first API key cannot be made")?;
+    let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: config.engine() };
+    let engine = Engine::start(deps).await?;
+    let api = ApiConfig {
+        jwt_secret: config.auth.jwt_secret.clone(),
+        portal_secret: vault::derived_key(&master, "portal tokens")?,
+        public_url: config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+    };
+    let state = ApiState::new(Arc::clone(&engine), api);
+    let (shutdown, stopped) = oneshot::channel::<()>();
+    let serving = state.clone();
+    let api = tokio::spawn(async move {
+        let ended = async move { drop(stopped.await) };
+        bellwire_api::serve(listener, serving, ended).await;
+    });
+    tracing::info!(listen = %address, version = env!("CARGO_PKG_VERSION"), "serving");
+    Ok(Running { address, engine, state, shutdown, api, first_key })
+}
+
+impl Running {
+    /// Stops accepting, lets requests and attempts in flight finish within `grace`, closes the store.
+    ///
+    /// # Errors
+    /// The store did not close cleanly; what was acknowledged is durable all the same.
+    pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
+        let Self { engine, state, shutdown, mut api, .. } = self;
+        let deadline = tokio::time::Instant::now() + grace;
+        state.set_closing();
+        // The receiver is gone only if serving has ended already.
+        let _ = shutdown.send(());
+        if tokio::time::timeout(grace.min(API_GRACE_MAX), &mut api).await.is_err() {
+            tracing::warn!("requests were still under way at the end of the grace time; their callers get no answer");
+            api.abort();
+        }
+        let report = engine.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        if report.abandoned > 0 {
+            tracing::warn!(attempts = report.abandoned, "attempts were still in flight at the end of the grace time; they are repeated at the next start");
+        }
+        engine.store().close().await.context("the store did not close cleanly")?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// On a store without any key: one with all scopes for the default organisation.
+async fn make_first_key(store: &Arc<dyn Store>) -> anyhow::Result<Option<Secret>> {
+    if !store.list_api_keys(None).await?.is_empty() {
+        return Ok(None);
+    }
+    let all = ["*".to_owned()];
+    make_key(store, default_org()?, "first", &all, None).await.map(|(text, _)| Some(text))
+}
+
+/// Makes an API key; the text is shown once and kept nowhere.
+///
+/// # Errors
+/// An unknown scope, or the store's.
+pub async fn make_key(
+    store: &Arc<dyn Store>, org: OrgId, name: &str, scopes: &[String], expires_at: Option<Timestamp>,
+) -> anyhow::Result<(Secret, bellwire_store::ApiKeyRecord)> {
+    let now = SystemClock.now();
+    let id = IdGenerator::new(store.last_key().await?).generate(now, vault::random()?);
+    let new = NewApiKey { id, secret: vault::random()?, org, name, scopes, created_at: now, expires_at };
+    let (text, record) = bellwire_api::new_api_key(&new).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    match store.create_api_key(record, None).await? {
+        Written::Fresh(record) => Ok((text, record)),
+        Written::Replayed { .. } => anyhow::bail!("the store answered a new key with an old one"),
+    }
+}
+
+/// Raises the limit of open files as far as it may be raised.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES_WANTED, |maximum| maximum.min(OPEN_FILES_WANTED));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+    {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
