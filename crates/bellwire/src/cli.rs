@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
-use crate::command::{application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, send, serve};
+use crate::command::{
+    application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, send, serve,
+};
 use crate::config::Sources;
 use crate::config::error::ConfigError;
 use crate::exit;
@@ -26,7 +28,14 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ConfigArgs {
     /// Configuration file; default: bellwire.toml in the current folder, if it is there
-    #[arg(long, value_name = "FILE", env = "BELLWIRE_CONFIG", hide_env_values = true, global = true, help_heading = "Configuration")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "BELLWIRE_CONFIG",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Configuration"
+    )]
     pub config: Option<PathBuf>,
     /// Where the data is
     #[arg(long, value_name = "FOLDER", global = true, help_heading = "Configuration")]

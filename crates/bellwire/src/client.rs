@@ -55,11 +55,9 @@ impl Api {
         let Some(host) = base.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()) else {
             return Err(usage(format!("--server {address}: write it as http://127.0.0.1:8071")));
         };
-        let token = args
-            .token
-            .clone()
-            .filter(|token| !token.is_empty())
-            .ok_or_else(|| usage("no token: give --token or set BELLWIRE_TOKEN to an API key (`bellwire key create`)".to_owned()))?;
+        let token = args.token.clone().filter(|token| !token.is_empty()).ok_or_else(|| {
+            usage("no token: give --token or set BELLWIRE_TOKEN to an API key (`bellwire key create`)".to_owned())
+        })?;
         // The operator asks: any address is fine.
         let mut policy = EgressPolicy { allow_metadata: true, allow_names: vec![host], ..EgressPolicy::default() };
         policy.allow_entries(["0.0.0.0/0", "::/0"]).map_err(usage)?;
@@ -119,7 +117,11 @@ impl Api {
 fn default_server(config: &Config) -> String {
     let mut address = config.server.listen;
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     format!("http://{address}")
 }
@@ -148,7 +150,8 @@ fn refusal(status: u16, value: Option<&Value>, body: &[u8]) -> String {
 
 /// One item of a 422 body: `body.url: …`.
 fn validation(item: &Value) -> String {
-    let place = item.get("loc").and_then(Value::as_array).map(|loc| loc.iter().map(crate::terminal::cell).collect::<Vec<_>>().join("."));
+    let place =
+        item.get("loc").and_then(Value::as_array).map(|loc| loc.iter().map(crate::terminal::cell).collect::<Vec<_>>().join("."));
     let text = item.get("msg").map(crate::terminal::cell).unwrap_or_default();
     format!("{}: {text}", place.unwrap_or_default())
 }
@@ -167,8 +170,16 @@ mod tests {
     #[test]
     fn ids_are_one_segment_of_the_path_whatever_they_hold() {
         let path = ["app", "a/b?c#d", "msg"];
-        let call = Call { method: "GET", path: &path, query: vec![("limit", "5".into()), ("event_types", "a&b".into())], ..Call::default() };
-        assert_eq!(api("http://h:1/base/").url(&call).unwrap().as_str(), "http://h:1/base/api/v1/app/a%2Fb%3Fc%23d/msg?limit=5&event_types=a%26b");
+        let call = Call {
+            method: "GET",
+            path: &path,
+            query: vec![("limit", "5".into()), ("event_types", "a&b".into())],
+            ..Call::default()
+        };
+        assert_eq!(
+            api("http://h:1/base/").url(&call).unwrap().as_str(),
+            "http://h:1/base/api/v1/app/a%2Fb%3Fc%23d/msg?limit=5&event_types=a%26b"
+        );
         assert!(api("http://h:1").url(&Call { path: &["app", ".."], ..call }).is_err());
     }
 
@@ -177,7 +188,9 @@ mod tests {
     fn refusals_show_code_and_detail() {
         let shown = |status, text: &str| refusal(status, serde_json::from_str(text).ok().as_ref(), text.as_bytes());
         assert!(shown(404, r#"{"code":"not_found","detail":"Entity not found"}"#).contains("404 not_found: Entity not found"));
-        assert!(shown(422, r#"{"detail":[{"loc":["body","url"],"msg":"is required","type":"x"}]}"#).contains("body.url: is required"));
+        assert!(
+            shown(422, r#"{"detail":[{"loc":["body","url"],"msg":"is required","type":"x"}]}"#).contains("body.url: is required")
+        );
         assert!(shown(502, "<html>").contains("502 <html>"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bellwire_api::{ApiConfig, ApiState, NewApiKey};
+use bellwire_api::{ApiConfig, ApiState, NewApiKey, ServeReport};
 use bellwire_core::{Clock as _, IdGenerator, OrgId, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineDeps};
 use bellwire_store::{Store, Written};
@@ -28,9 +28,8 @@ const API_GRACE_MAX: Duration = Duration::from_secs(10);
 pub struct Running {
     pub address: SocketAddr,
     pub engine: Arc<Engine>,
-    state: ApiState,
     shutdown: oneshot::Sender<()>,
-    api: JoinHandle<()>,
+    api: JoinHandle<ServeReport>,
     /// The first API key, if this start made it. Shown once, kept nowhere.
     pub first_key: Option<Secret>,
 }
@@ -76,13 +75,13 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     };
     let state = ApiState::new(Arc::clone(&engine), api);
     let (shutdown, stopped) = oneshot::channel::<()>();
-    let serving = state.clone();
+    let grace = config.server.stop_grace.min(API_GRACE_MAX);
     let api = tokio::spawn(async move {
         let ended = async move { drop(stopped.await) };
-        bellwire_api::serve(listener, serving, ended).await;
+        bellwire_api::serve(listener, state, ended, grace).await
     });
     tracing::info!(listen = %address, version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(Running { address, engine, state, shutdown, api, first_key })
+    Ok(Running { address, engine, shutdown, api, first_key })
 }
 
 impl Running {
@@ -91,18 +90,24 @@ impl Running {
     /// # Errors
     /// The store did not close cleanly; what was acknowledged is durable all the same.
     pub async fn stop(self, grace: Duration) -> anyhow::Result<()> {
-        let Self { engine, state, shutdown, mut api, .. } = self;
+        let Self { engine, shutdown, api, .. } = self;
         let deadline = tokio::time::Instant::now() + grace;
-        state.set_closing();
         // The receiver is gone only if serving has ended already.
         let _ = shutdown.send(());
-        if tokio::time::timeout(grace.min(API_GRACE_MAX), &mut api).await.is_err() {
-            tracing::warn!("requests were still under way at the end of the grace time; their callers get no answer");
-            api.abort();
+        // Serving ends by itself within its share of the grace time.
+        let served = api.await.context("serving the API failed")?;
+        if served.cut > 0 {
+            tracing::warn!(
+                connections = served.cut,
+                "requests were still under way at the end of the grace time; their callers got no answer"
+            );
         }
         let report = engine.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         if report.abandoned > 0 {
-            tracing::warn!(attempts = report.abandoned, "attempts were still in flight at the end of the grace time; they are repeated at the next start");
+            tracing::warn!(
+                attempts = report.abandoned,
+                "attempts were still in flight at the end of the grace time; they are repeated at the next start"
+            );
         }
         engine.store().close().await.context("the store did not close cleanly")?;
         tracing::info!("stopped");
@@ -124,7 +129,11 @@ async fn make_first_key(store: &Arc<dyn Store>) -> anyhow::Result<Option<Secret>
 /// # Errors
 /// An unknown scope, or the store's.
 pub async fn make_key(
-    store: &Arc<dyn Store>, org: OrgId, name: &str, scopes: &[String], expires_at: Option<Timestamp>,
+    store: &Arc<dyn Store>,
+    org: OrgId,
+    name: &str,
+    scopes: &[String],
+    expires_at: Option<Timestamp>,
 ) -> anyhow::Result<(Secret, bellwire_store::ApiKeyRecord)> {
     let now = SystemClock.now();
     let id = IdGenerator::new(store.last_key().await?).generate(now, vault::random()?);

@@ -129,9 +129,7 @@ pub fn parse_decimal(digits: &[u8]) -> Option<usize> {
     if digits.is_empty() || digits.len() > 18 {
         return None;
     }
-    digits.iter().try_fold(0usize, |value, digit| {
-        digit.is_ascii_digit().then(|| value * 10 + usize::from(digit - b'0'))
-    })
+    digits.iter().try_fold(0usize, |value, digit| digit.is_ascii_digit().then(|| value * 10 + usize::from(digit - b'0')))
 }
 
 fn invalid(what: &str) -> io::Error {

@@ -34,7 +34,9 @@ pub fn escaped(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}') =>
+            {
                 out.extend(c.escape_unicode());
             }
             c => out.push(c),
@@ -73,10 +75,13 @@ pub fn cell(value: &Value) -> String {
 /// An object as lines of `name  value`, nested values as JSON.
 pub fn record(value: &Value) -> String {
     let Value::Object(fields) = value else { return escaped(&cell(value)) };
-    table(&["FIELD", "VALUE"], fields.iter().map(|(name, value)| {
-        let text = if value.is_object() { value.to_string() } else { cell(value) };
-        vec![name.clone(), text]
-    }))
+    table(
+        &["FIELD", "VALUE"],
+        fields.iter().map(|(name, value)| {
+            let text = if value.is_object() { value.to_string() } else { cell(value) };
+            vec![name.clone(), text]
+        }),
+    )
 }
 
 /// `1234567` as `1,234,567`.
@@ -84,7 +89,7 @@ pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -108,6 +113,9 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped_by_three() {
-        assert_eq!(["0", "999", "1,000", "12,345,678"], [0, 999, 1_000, 12_345_678].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "12,345,678"],
+            [0, 999, 1_000, 12_345_678].map(thousands).each_ref().map(String::as_str)
+        );
     }
 }

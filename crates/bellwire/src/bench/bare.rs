@@ -54,9 +54,8 @@ impl MakeRequest for SignedPost {
 pub async fn measure(receiver: SocketAddr, path: &str, duration: Duration, threads: usize) -> anyhow::Result<f64> {
     let secret = Secret::generate([0x5a; 32]);
     let signer = Arc::new(Signer::hmac(&secret));
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {receiver}\r\nuser-agent: Bellwire-bench\r\ncontent-type: application/json\r\n"
-    );
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: {receiver}\r\nuser-agent: Bellwire-bench\r\ncontent-type: application/json\r\n");
     let load = ClosedLoop { address: receiver, in_flight: IN_FLIGHT, duration, threads };
     let loaded = load
         .run(&Arc::new(Progress::default()), || {

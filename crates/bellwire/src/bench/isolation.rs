@@ -37,7 +37,11 @@ pub struct Isolation {
 /// # Errors
 /// The server failed.
 pub async fn measure(
-    target: &Target, receiver: &Receiver, tag: &str, rounds: usize, duration: Duration,
+    target: &Target,
+    receiver: &Receiver,
+    tag: &str,
+    rounds: usize,
+    duration: Duration,
 ) -> anyhow::Result<Isolation> {
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
@@ -66,7 +70,11 @@ pub async fn measure(
 }
 
 async fn one_round(
-    target: &Target, receiver: &Receiver, tag: &str, hanging: bool, duration: Duration,
+    target: &Target,
+    receiver: &Receiver,
+    tag: &str,
+    hanging: bool,
+    duration: Duration,
 ) -> anyhow::Result<Quantiles> {
     let prefix = format!("/p/{tag}-isolation/");
     let mut apps = Vec::with_capacity(ENDPOINTS);
@@ -85,7 +93,10 @@ async fn one_round(
     let expected = total - total.div_ceil(ENDPOINTS as u64);
     let deadline = tokio::time::Instant::now() + ARRIVAL_TIMEOUT;
     while receiver.count(&prefix).await?.unique < expected {
-        anyhow::ensure!(tokio::time::Instant::now() < deadline, "deliveries of healthy endpoints are missing after {ARRIVAL_TIMEOUT:?}");
+        anyhow::ensure!(
+            tokio::time::Instant::now() < deadline,
+            "deliveries of healthy endpoints are missing after {ARRIVAL_TIMEOUT:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(receiver.stats(&prefix).await?.latency)

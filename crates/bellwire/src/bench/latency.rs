@@ -97,7 +97,9 @@ mod tests {
         }
         let quantiles = Quantiles::of(&all);
         assert_eq!(quantiles.samples, 100_000);
-        for (value, wanted) in [(quantiles.p50_ms, 50.0), (quantiles.p99_ms, 99.0), (quantiles.p999_ms, 99.9), (quantiles.max_ms, 100.0)] {
+        for (value, wanted) in
+            [(quantiles.p50_ms, 50.0), (quantiles.p99_ms, 99.0), (quantiles.p999_ms, 99.9), (quantiles.max_ms, 100.0)]
+        {
             assert!((value - wanted).abs() / wanted < 0.002, "{value} is not {wanted}");
         }
         record(&mut all, u64::MAX);

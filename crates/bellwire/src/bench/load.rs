@@ -111,7 +111,10 @@ impl ClosedLoop {
 }
 
 fn run_shard(
-    address: SocketAddr, deadline: Instant, makers: Vec<Box<dyn MakeRequest>>, progress: &Arc<Progress>,
+    address: SocketAddr,
+    deadline: Instant,
+    makers: Vec<Box<dyn MakeRequest>>,
+    progress: &Arc<Progress>,
 ) -> anyhow::Result<Latencies> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -132,7 +135,10 @@ fn run_shard(
 }
 
 async fn run_connection(
-    address: SocketAddr, deadline: Instant, mut maker: Box<dyn MakeRequest>, progress: Arc<Progress>,
+    address: SocketAddr,
+    deadline: Instant,
+    mut maker: Box<dyn MakeRequest>,
+    progress: Arc<Progress>,
 ) -> anyhow::Result<Latencies> {
     let mut latencies = latency::latencies()?;
     let mut wire = None;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::gentle::OpenLoop;
 use super::latency::{Quantiles, ratio};
 use super::load::{ClosedLoop, Loaded, Progress, Publish};
-use super::{process, report};
 use super::receive::{Reader, Receiver};
 use super::target::Target;
+use super::{process, report};
 use crate::terminal::thousands;
 
 /// Everything must have arrived and be recorded this long after the last acknowledgement.
@@ -142,9 +142,7 @@ impl Bench<'_> {
                 let load = ClosedLoop { address: self.target.address, in_flight, duration, threads: self.threads };
                 load.run(progress, || Box::new(Publish::new(self.target, app))).await
             }
-            Shape::Open { per_second } => {
-                OpenLoop { per_second, duration }.run(self.target, &[app.to_owned()], progress).await
-            }
+            Shape::Open { per_second } => OpenLoop { per_second, duration }.run(self.target, &[app.to_owned()], progress).await,
         }
     }
 
@@ -234,7 +232,11 @@ impl Drop for Watch {
 }
 
 async fn watch(
-    (name, prefix, fan_out): (String, String, u64), pid: Option<u32>, receiver: Reader, progress: Arc<Progress>, seen: Arc<Seen>,
+    (name, prefix, fan_out): (String, String, u64),
+    pid: Option<u32>,
+    receiver: Reader,
+    progress: Arc<Progress>,
+    seen: Arc<Seen>,
 ) {
     let started = Instant::now();
     loop {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bellwire_core::{
-    AppId, Application, ApplicationKind, Attempt, AttemptStatus, Clock as _, Endpoint, EndpointHealth, EndpointId, HeaderSet, IdGenerator,
-    IdKind, Message, MessageId, Metadata, Secret, SigningSecret, SystemClock, Trigger,
+    AppId, Application, ApplicationKind, Attempt, AttemptStatus, Clock as _, Endpoint, EndpointHealth, EndpointId, HeaderSet,
+    IdGenerator, IdKind, Message, MessageId, Metadata, Secret, SigningSecret, SystemClock, Trigger,
 };
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, NewMessage, Store, Written};
 use serde::{Deserialize, Serialize};
@@ -21,8 +21,8 @@ use super::phase::Measured;
 use super::run::Session;
 use super::target::Server;
 use super::{Phase, process, report};
-use crate::{lifecycle, vault};
 use crate::terminal::thousands;
+use crate::{lifecycle, vault};
 
 /// Accepts under way, and completions not yet durable.
 const ACCEPTS_MAX: usize = 1_024;

@@ -78,10 +78,10 @@ struct Counting {
 impl Answer for Counting {
     fn answer(&mut self, request: &Incoming<'_>) -> Reply {
         let now = now_nanos();
-        if !request.path.starts_with("/p/") {
-            if let Some(reply) = self.report(request.path) {
-                return reply;
-            }
+        if !request.path.starts_with("/p/")
+            && let Some(reply) = self.report(request.path)
+        {
+            return reply;
         }
         let Some(stats) = self.stats(request.path) else { return Reply::Status(507) };
         stats.lock().record(now, request.body, &mut self.hint);
@@ -95,10 +95,10 @@ impl Answer for Counting {
 
 impl Counting {
     fn stats(&mut self, path: &str) -> Option<Arc<Mutex<PathStats>>> {
-        if let Some((last, stats)) = &self.last {
-            if last == path {
-                return Some(Arc::clone(stats));
-            }
+        if let Some((last, stats)) = &self.last
+            && last == path
+        {
+            return Some(Arc::clone(stats));
         }
         let mut paths = self.paths.lock();
         let stats = match paths.get(path) {

@@ -84,8 +84,16 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
         ]
     });
     let head = [
-        "PHASE", "MESSAGES", "DELIVERIES", "OF R", "ACKNOWLEDGE p50/p99/p99.9", "END TO END p50/p99/p99.9", "SERVER CPU/MSG", "CPU RATIO",
-        "MEMORY", "DISK B/MSG",
+        "PHASE",
+        "MESSAGES",
+        "DELIVERIES",
+        "OF R",
+        "ACKNOWLEDGE p50/p99/p99.9",
+        "END TO END p50/p99/p99.9",
+        "SERVER CPU/MSG",
+        "CPU RATIO",
+        "MEMORY",
+        "DISK B/MSG",
     ];
     terminal::line(&terminal::table(&head, rows))?;
     terminal::line("")?;
@@ -136,7 +144,10 @@ fn flat(flat: &super::prefill::Flat) -> anyhow::Result<()> {
         ))?;
     }
     let worst = flat.restart_to_first_delivery_s.iter().copied().fold(0.0, f64::max);
-    terminal::line(&format!("  restart to first delivery: {worst:.2} s (the slowest of {})", flat.restart_to_first_delivery_s.len()))?;
+    terminal::line(&format!(
+        "  restart to first delivery: {worst:.2} s (the slowest of {})",
+        flat.restart_to_first_delivery_s.len()
+    ))?;
     Ok(())
 }
 

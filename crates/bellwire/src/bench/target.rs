@@ -60,9 +60,7 @@ impl Server {
         let token = match key {
             Some(key) => key,
             None => process
-                .wait_line(START_TIMEOUT, |line| {
-                    line.split_whitespace().find(|word| word.starts_with("bw_")).map(str::to_owned)
-                })
+                .wait_line(START_TIMEOUT, |line| line.split_whitespace().find(|word| word.starts_with("bw_")).map(str::to_owned))
                 .context("the server printed no API key")?,
         };
         let target =

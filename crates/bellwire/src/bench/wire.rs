@@ -88,7 +88,8 @@ pub fn parse_answer(input: &[u8]) -> io::Result<Option<Answered>> {
         Err(error) => return Err(invalid(&error.to_string())),
     };
     let status = parsed.code.unwrap_or_default();
-    let value = |name: &str| parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
+    let value =
+        |name: &str| parsed.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value);
     if let Some(length) = value("content-length") {
         let length = parse_decimal(length).ok_or_else(|| invalid("content-length is not a number"))?;
         let end = head + length;

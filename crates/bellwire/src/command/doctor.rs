@@ -97,11 +97,19 @@ fn check_configuration(config: &Config, findings: &mut Findings) {
     if listen.ip().is_loopback() {
         findings.add("listen", Verdict::Ok, format!("{listen}: programs of this machine only"));
     } else {
-        findings.add("listen", Verdict::Warn, format!("{listen}: reachable from elsewhere without TLS; put a TLS proxy before it"));
+        findings.add(
+            "listen",
+            Verdict::Warn,
+            format!("{listen}: reachable from elsewhere without TLS; put a TLS proxy before it"),
+        );
     }
     let egress = &config.egress.policy;
     if egress.allow_metadata {
-        findings.add("egress", Verdict::Warn, "egress.allow_metadata is on: an endpoint may read the machine's cloud credentials");
+        findings.add(
+            "egress",
+            Verdict::Warn,
+            "egress.allow_metadata is on: an endpoint may read the machine's cloud credentials",
+        );
     } else if egress.allow.is_empty() && egress.allow_names.is_empty() {
         findings.add("egress", Verdict::Ok, "public destinations only");
     } else {
@@ -137,7 +145,11 @@ fn check_disk(config: &Config, findings: &mut Findings) {
         Err(error) => findings.add("disk space", Verdict::Fail, format!("{}: {error}", folder.display())),
     }
     if bench::process::is_in_memory(&folder) {
-        findings.add("disk", Verdict::Warn, format!("{} is in memory: everything is lost when the machine restarts", folder.display()));
+        findings.add(
+            "disk",
+            Verdict::Warn,
+            format!("{} is in memory: everything is lost when the machine restarts", folder.display()),
+        );
     }
     if rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).is_err() {
         findings.add("disk", Verdict::Fail, format!("{} cannot be written by this user", folder.display()));
@@ -191,7 +203,11 @@ async fn examine(store: &dyn Store, findings: &mut Findings) {
     }
     match store.count_unfinished().await {
         Ok((first, retries)) => {
-            let text = format!("{} first tries and {} retries are outstanding", terminal::thousands(first), terminal::thousands(retries));
+            let text = format!(
+                "{} first tries and {} retries are outstanding",
+                terminal::thousands(first),
+                terminal::thousands(retries)
+            );
             findings.add("deliveries", Verdict::Ok, text);
         }
         Err(error) => findings.add("deliveries", Verdict::Fail, error.to_string()),
@@ -202,7 +218,10 @@ async fn examine(store: &dyn Store, findings: &mut Findings) {
         let (newest, now) = (key_to_timestamp(key), SystemClock.now());
         let ahead = newest.since(now);
         if ahead > Duration::from_secs(5) {
-            let text = format!("the store's newest id is {} ahead of the clock ({newest}): the clock was set back", format_duration(ahead));
+            let text = format!(
+                "the store's newest id is {} ahead of the clock ({newest}): the clock was set back",
+                format_duration(ahead)
+            );
             findings.add("clock", Verdict::Fail, text);
         }
     }
@@ -219,7 +238,11 @@ fn check_master_key(config: &Config, findings: &mut Findings) {
         Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
             findings.add("master key", Verdict::Warn, format!("{} is readable by others; chmod 600 it", path.display()));
         }
-        Ok(_) => findings.add("master key", Verdict::Ok, format!("{}: keep a copy of it apart from the store's backups", path.display())),
+        Ok(_) => findings.add(
+            "master key",
+            Verdict::Ok,
+            format!("{}: keep a copy of it apart from the store's backups", path.display()),
+        ),
         // Opening the store says it in full.
         Err(_) => {}
     }
@@ -238,7 +261,11 @@ fn check_open_files(findings: &mut Findings) {
     let limit = getrlimit(Resource::Nofile).maximum;
     match limit {
         Some(limit) if limit < OPEN_FILES_WARN => {
-            findings.add("open files", Verdict::Warn, format!("at most {limit}; raise the limit (ulimit -Hn, LimitNOFILE) for many receivers"));
+            findings.add(
+                "open files",
+                Verdict::Warn,
+                format!("at most {limit}; raise the limit (ulimit -Hn, LimitNOFILE) for many receivers"),
+            );
         }
         Some(limit) => findings.add("open files", Verdict::Ok, format!("at most {limit}")),
         None => findings.add("open files", Verdict::Ok, "no limit"),

@@ -74,8 +74,14 @@ pub async fn run(args: &EndpointArgs, config: &ConfigArgs) -> anyhow::Result<Exi
     let config = load(config)?;
     match &args.command {
         EndpointCommand::List { app, page, server } => {
-            let columns =
-                [("ID", "id"), ("UID", "uid"), ("URL", "url"), ("DISABLED", "disabled"), ("EVENT TYPES", "filterTypes"), ("CREATED", "createdAt")];
+            let columns = [
+                ("ID", "id"),
+                ("UID", "uid"),
+                ("URL", "url"),
+                ("DISABLED", "disabled"),
+                ("EVENT TYPES", "filterTypes"),
+                ("CREATED", "createdAt"),
+            ];
             page.print(&Api::new(server, &config)?, &["app", app, "endpoint"], Vec::new(), &columns).await
         }
         EndpointCommand::Get { app, endpoint, json, server } => {

@@ -131,7 +131,13 @@ fn open(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
     })
 }
 
-async fn create_online(api: &Api, name: &str, scopes: &[String], expires_at: Option<Timestamp>, json: bool) -> anyhow::Result<Exit> {
+async fn create_online(
+    api: &Api,
+    name: &str,
+    scopes: &[String],
+    expires_at: Option<Timestamp>,
+    json: bool,
+) -> anyhow::Result<Exit> {
     let mut body = json!({ "name": name, "scopes": scopes });
     if let Some(at) = expires_at {
         body["expiresAt"] = json!(at.to_string());
@@ -149,7 +155,7 @@ fn show_new(key: &str, id: &str, json: bool) -> anyhow::Result<Exit> {
     if json {
         return print_record(&json!({ "id": id, "key": key }), true);
     }
-    terminal::line(&format!("{key}"))?;
+    terminal::line(key)?;
     eprintln!("{id}: this is the only time the key is shown");
     Ok(Exit::Ok)
 }
@@ -190,7 +196,8 @@ fn show_list(rows: &[Value], json: bool) -> anyhow::Result<Exit> {
         ("LAST USED", "lastUsedAt"),
     ];
     let titles = columns.map(|(title, _)| title);
-    let cells = rows.iter().map(|row| columns.iter().map(|(_, field)| terminal::cell(row.get(*field).unwrap_or(&Value::Null))).collect());
+    let cells =
+        rows.iter().map(|row| columns.iter().map(|(_, field)| terminal::cell(row.get(*field).unwrap_or(&Value::Null))).collect());
     terminal::line(&terminal::table(&titles, cells))?;
     Ok(Exit::Ok)
 }

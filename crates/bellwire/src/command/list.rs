@@ -29,7 +29,13 @@ impl PageArgs {
     ///
     /// # Errors
     /// The server's, or standard output is closed.
-    pub async fn print(&self, api: &Api, path: &[&str], mut query: Vec<(&'static str, String)>, columns: &[Column]) -> anyhow::Result<Exit> {
+    pub async fn print(
+        &self,
+        api: &Api,
+        path: &[&str],
+        mut query: Vec<(&'static str, String)>,
+        columns: &[Column],
+    ) -> anyhow::Result<Exit> {
         query.push(("limit", self.limit.to_string()));
         query.extend(self.iterator.clone().map(|iterator| ("iterator", iterator)));
         let page = api.call(Call { method: "GET", path, query, ..Call::default() }).await?;
@@ -40,7 +46,9 @@ impl PageArgs {
         let empty = Vec::new();
         let rows = page.get("data").and_then(Value::as_array).unwrap_or(&empty);
         let titles: Vec<_> = columns.iter().map(|(title, _)| *title).collect();
-        let cells = rows.iter().map(|row| columns.iter().map(|(_, field)| terminal::cell(row.get(*field).unwrap_or(&Value::Null))).collect());
+        let cells = rows
+            .iter()
+            .map(|row| columns.iter().map(|(_, field)| terminal::cell(row.get(*field).unwrap_or(&Value::Null))).collect());
         terminal::line(&terminal::table(&titles, cells))?;
         if page.get("done").and_then(Value::as_bool) == Some(false)
             && let Some(iterator) = page.get("iterator").and_then(Value::as_str)

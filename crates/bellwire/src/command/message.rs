@@ -56,8 +56,13 @@ pub async fn run(args: &MessageArgs, config: &ConfigArgs) -> anyhow::Result<Exit
             let mut query = vec![("with_content", "false".to_owned())];
             query.extend(event_type.iter().map(|name| ("event_types", name.clone())));
             query.extend(channel.clone().map(|channel| ("channel", channel)));
-            let columns =
-                [("ID", "id"), ("EVENT TYPE", "eventType"), ("EVENT ID", "eventId"), ("CHANNELS", "channels"), ("TIME", "timestamp")];
+            let columns = [
+                ("ID", "id"),
+                ("EVENT TYPE", "eventType"),
+                ("EVENT ID", "eventId"),
+                ("CHANNELS", "channels"),
+                ("TIME", "timestamp"),
+            ];
             page.print(&Api::new(server, &config)?, &["app", app, "msg"], query, &columns).await
         }
         MessageCommand::Get { app, message, json, server } => {

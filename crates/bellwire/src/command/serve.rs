@@ -41,7 +41,11 @@ async fn serve(config: Config, stop_with_stdin: bool) -> anyhow::Result<Exit> {
         name = signals.next() => name,
         () = input_closed(stop_with_stdin) => "end of input",
     };
-    tracing::info!(reason, grace_ms = grace.as_millis() as u64, "stopping: attempts in flight may finish; a second signal ends it at once");
+    tracing::info!(
+        reason,
+        grace_ms = grace.as_millis() as u64,
+        "stopping: attempts in flight may finish; a second signal ends it at once"
+    );
     signals.force_on_next();
     running.stop(grace).await?;
     Ok(Exit::Ok)

@@ -119,9 +119,8 @@ impl Delivery {
                     parse_count(text, 0, 100).and_then(|n| u8::try_from(n).map_err(|error| error.to_string()))
                 })?,
             },
-            request_timeout: layers.required(timeout, |text| {
-                parse_duration_between(text, Duration::from_millis(100), Duration::from_secs(600))
-            })?,
+            request_timeout: layers
+                .required(timeout, |text| parse_duration_between(text, Duration::from_millis(100), Duration::from_secs(600)))?,
             disable_after: layers.required(disable_after, |text| match text {
                 "never" => Ok(None),
                 _ => parse_duration_between(text, Duration::from_secs(1), Duration::from_secs(3_650 * 86_400)).map(Some),
@@ -161,8 +160,11 @@ fn parse_proxy(text: &str) -> Result<String, String> {
 }
 
 fn parse_user_agent(text: &str) -> Result<String, String> {
-    let is_valid = !text.is_empty()
-        && text.len() <= limits::HEADER_NAME_BYTES_MAX
-        && text.bytes().all(|c| (b' '..=b'~').contains(&c));
-    if is_valid { Ok(text.to_owned()) } else { Err(format!("is not 1 to {} visible ASCII characters", limits::HEADER_NAME_BYTES_MAX)) }
+    let is_valid =
+        !text.is_empty() && text.len() <= limits::HEADER_NAME_BYTES_MAX && text.bytes().all(|c| (b' '..=b'~').contains(&c));
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is not 1 to {} visible ASCII characters", limits::HEADER_NAME_BYTES_MAX))
+    }
 }

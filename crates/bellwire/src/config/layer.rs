@@ -97,7 +97,11 @@ impl Layers {
     ///
     /// # Errors
     /// [`ConfigError::Value`] with what `parse` says.
-    pub fn optional<T>(&self, key: &'static Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
+    pub fn optional<T>(
+        &self,
+        key: &'static Key,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
         if self.text(key.path).trim().is_empty() { Ok(None) } else { self.required(key, parse).map(Some) }
     }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::SECTIONS;
 #[cfg(test)]
 use super::key::{Key, Secrecy};
 use super::layer::FILE_NAME;
-use super::SECTIONS;
 
 /// A `bellwire.toml` in which every key stands commented out with its default.
 pub fn default_file() -> String {

@@ -43,7 +43,8 @@ impl Storage {
         let [url, retention] = KEYS;
         Ok(Self {
             folder: layers.required(url, parse_url)?,
-            retention: layers.required(retention, |text| parse_duration_between(text, Duration::from_secs(3_600), 3_650 * DAY))?,
+            retention: layers
+                .required(retention, |text| parse_duration_between(text, Duration::from_secs(3_600), 3_650 * DAY))?,
         })
     }
 }

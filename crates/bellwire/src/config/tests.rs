@@ -40,7 +40,9 @@ fn nothing_at_all_is_a_complete_configuration() {
 /// Broken: an operator's change is silently beaten by a weaker layer.
 #[test]
 fn flag_beats_environment_beats_file_beats_default() {
-    let (_folder, mut sources) = with_file("[delivery]\nrequest_timeout = \"1s\"\nin_flight_max = 300\n[egress]\nallow = [\"127.0.0.0/8\", \"receiver\"]\n");
+    let (_folder, mut sources) = with_file(
+        "[delivery]\nrequest_timeout = \"1s\"\nin_flight_max = 300\n[egress]\nallow = [\"127.0.0.0/8\", \"receiver\"]\n",
+    );
     let timeout = |sources: &Sources| Config::load(sources).unwrap().delivery.request_timeout;
     assert_eq!(timeout(&sources), Duration::from_secs(1));
     assert_eq!(Config::load(&sources).unwrap().egress.policy.allow_names, ["receiver"]);
@@ -70,7 +72,14 @@ fn unknown_names_are_refused_with_what_was_meant() {
     let with = |pairs| Sources { variables: variables(pairs), folder: PathBuf::from("/nonexistent"), ..Sources::default() };
     let text = error(&with(&[("BELLWIRE_DELIVERY_REQUEST_TIMEOUT", "1s")]));
     assert!(text.contains("did you mean BELLWIRE_DELIVERY__REQUEST_TIMEOUT?"), "{text}");
-    assert!(Config::load(&with(&[("BELLWIRE_TOKEN", "x"), ("BELLWIRE_PORT", "tcp://10.0.0.1:80"), ("BELLWIRE_SERVICE_HOST", "10.0.0.1")])).is_ok());
+    assert!(
+        Config::load(&with(&[
+            ("BELLWIRE_TOKEN", "x"),
+            ("BELLWIRE_PORT", "tcp://10.0.0.1:80"),
+            ("BELLWIRE_SERVICE_HOST", "10.0.0.1")
+        ]))
+        .is_ok()
+    );
     assert!(Config::load(&with(&[("BELLWIRE_PORT", "8071")])).is_err());
 }
 
@@ -89,7 +98,8 @@ fn errors_name_place_key_value_and_what_is_accepted() {
         ("BELLWIRE_LOG__LEVEL", "loud", ["log.level", "loud", "error, warn"]),
         ("BELLWIRE_DATA_DIR", "", ["data_dir", "empty", "a folder"]),
     ] {
-        let sources = Sources { variables: variables(&[(name, value)]), folder: PathBuf::from("/nonexistent"), ..Sources::default() };
+        let sources =
+            Sources { variables: variables(&[(name, value)]), folder: PathBuf::from("/nonexistent"), ..Sources::default() };
         let text = error(&sources);
         assert!(text.starts_with(name) && parts.iter().all(|part| text.contains(part)), "{text}");
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use bellwire_core::{Clock as _, SystemClock};
 use bellwire_verify::{Key, SignedHeaders, TOLERANCE_SECONDS, Verifier, verify};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -125,7 +125,7 @@ impl Accounts {
     fn is_genuine(&self, endpoint: &str, request: &Incoming<'_>) -> bool {
         let header = |name: &str| request.header(&format!("webhook-{name}")).or_else(|| request.header(&format!("svix-{name}")));
         let headers = SignedHeaders { id: header("id"), timestamp: header("timestamp"), signature: header("signature") };
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now_s = u64::try_from(SystemClock.now().as_unix_seconds()).unwrap_or(0);
         let Some(verifier) = self.keys.get(endpoint) else { return false };
         verify(&headers, request.body, std::slice::from_ref(verifier), now_s, TOLERANCE_SECONDS).is_ok()
     }
