@@ -101,3 +101,69 @@ pub const SERVER_BODY_SECONDS_MAX: u64 = 30;
 pub const SERVER_CONNECTIONS_MAX: usize = 16_384;
 pub const SERVER_HEADERS_MAX: usize = 64;
 pub const SERVER_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Body of a publish call: the payload and what stands around it (application, channels, tags).
+pub const MESSAGE_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
+/// Throttle, in messages per second; the wire type is 16 bits (Svix API).
+pub const THROTTLE_RATE_MIN: u16 = 1;
+/// Caller keys and feature flags of the Svix API.
+pub const FEATURE_FLAG_CHARS_MAX: usize = 256;
+pub const FEATURE_FLAGS_MAX: usize = 25;
+pub const SESSION_ID_CHARS_MAX: usize = 64;
+/// Versions of one event type's schema, and the length of a version's name.
+pub const SCHEMA_VERSIONS_MAX: usize = 100;
+pub const SCHEMA_VERSION_CHARS_MAX: usize = 64;
+/// Depth to which an example payload is made up from a schema: schemas may refer to themselves.
+pub const EXAMPLE_DEPTH_MAX: usize = 8;
+/// Payloads may be kept for an hour to 90 days (Svix API).
+pub const PAYLOAD_RETENTION_DAYS_MAX: i64 = 90;
+pub const PAYLOAD_RETENTION_HOURS_MAX: i64 = 2_160;
+/// Portal tokens: one hour to seven days (Svix API).
+pub const PORTAL_TOKEN_SECONDS_MIN: u64 = 3_600;
+pub const PORTAL_TOKEN_SECONDS_MAX: u64 = 604_800;
+/// Credentials whose check is remembered, so that a request costs one hash; 200 bytes each.
+pub const SESSIONS_CACHED: usize = 16_384;
+/// How long a remembered credential is believed: what a revocation on another node may take.
+pub const SESSION_FRESH_MS: i64 = 5_000;
+/// Clock difference allowed in `exp` and `nbf` of tokens.
+pub const TOKEN_LEEWAY_SECONDS: i64 = 30;
+/// A credential in a header; a JWT with generous claims is a quarter of it.
+pub const CREDENTIAL_BYTES_MAX: usize = 8 * 1024;
+/// An API key's use is noted at most this often: a write per minute, not per request.
+pub const KEY_USE_NOTED_MS: i64 = 60_000;
+pub const API_KEY_NAME_CHARS_MAX: usize = 256;
+/// Event type names whose being archived is remembered between publish calls, and for how long.
+pub const ARCHIVED_NAMES_CACHED: usize = 16_384;
+/// Control writes to one application, and calls with one idempotency key, wait for each other at most this long.
+pub const CONTROL_LOCK_MS_MAX: u64 = 10_000;
+/// Locks for that; two applications seldom share one.
+pub const CONTROL_LOCKS: usize = 256;
+/// Query string pairs read of one request; the rest is refused.
+pub const QUERY_PAIRS_MAX: usize = 1_100;
+/// What `Retry-After` says when the store is busy, and when the disk is full.
+pub const RETRY_AFTER_BUSY_SECONDS: u64 = 1;
+pub const RETRY_AFTER_FULL_SECONDS: u64 = 10;
+/// A write waits this long for its place in the writer's queue before it is answered 503.
+pub const WRITER_WAIT_MS_MAX: u64 = 10_000;
+/// Reads waiting for a reading thread; above it they are answered 503.
+pub const READ_QUEUE_MAX: usize = 1_024;
+/// Open files of one reading thread beside the control file: the newest segments are read most.
+pub const READER_SEGMENTS_OPEN_MAX: usize = 16;
+/// Page cache of one reading connection: the inner pages of its trees.
+pub const READER_CACHE_BYTES: usize = 1024 * 1024;
+/// Page cache of the writer for a segment that takes no new messages.
+pub const OLD_SEGMENT_CACHE_BYTES: usize = 2 * 1024 * 1024;
+/// Pages in a write-ahead log after which they are copied into the database beside the writer (16 MiB), and after which the
+/// writer does it itself (64 MiB), because the log would grow without bound.
+pub const CHECKPOINT_PAGES: u32 = 4_096;
+pub const CHECKPOINT_PAGES_MAX: u32 = 16_384;
+/// Whether a full disk has space again is tried this often.
+pub const FULL_PROBE_MS: u64 = 250;
+/// Fan-outs whose outstanding endpoints the writer knows by heart (8 bytes an endpoint); others are looked up.
+pub const OUTSTANDING_ENDPOINTS_KEPT: usize = 262_144;
+/// Tails of application and endpoint ids kept in memory (32 bytes each).
+pub const ID_TAILS_KEPT: usize = 65_536;
+/// URLs of endpoints whose number in the current segment is known by heart.
+pub const URLS_KEPT: usize = 16_384;
+/// Rows one retention step deletes or empties, and pages it gives back to the file system: some tens of milliseconds.
+pub const RETAIN_ROWS_MAX: usize = 1_000;
+pub const RETAIN_PAGES_MAX: u32 = 2_000;

@@ -1,7 +1,12 @@
 //! Idempotency keys: the record commits in the same transaction as what it stands for.
 
-use bellwire_core::{OrgId, Timestamp};
+use std::time::Duration;
+
+use bellwire_core::{OrgId, Timestamp, limits};
 use bytes::Bytes;
+
+/// How long a key counts: `expires_at` is this long after the request.
+pub const WINDOW: Duration = Duration::from_secs(limits::IDEMPOTENCY_WINDOW_HOURS * 3_600);
 
 /// The caller's key, scoped and hashed, and a hash of the request it came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +16,13 @@ pub struct Idempotency {
     /// Hash of query and body: the same key with another request is [`crate::StoreError::IdempotencyMismatch`].
     pub request: [u8; 16],
     pub expires_at: Timestamp,
+}
+
+impl Idempotency {
+    /// When the request came: what stored keys are compared with to see whether they have expired.
+    pub fn made_at(&self) -> Timestamp {
+        self.expires_at.minus(WINDOW)
+    }
 }
 
 /// A key with the answer it will give for 24 h. The answer is stored encrypted (it may hold a token).

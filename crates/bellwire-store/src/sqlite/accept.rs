@@ -1,0 +1,155 @@
+//! Writing accepted messages: one group, one transaction, one item's conflict never another's.
+
+use bellwire_core::{IdKind, Message, MessageId, Timestamp, Trigger};
+use rusqlite::{OptionalExtension, params};
+
+use super::fault::{Fault, Outcome};
+use super::files::Files;
+use super::inbox::Accept;
+use super::row::{self, JSON};
+use crate::{Accepted, Idempotency, Result, StoreError};
+
+const INSERT_MESSAGE: &str = "INSERT INTO message (id, tail, app, event_type, event_id, encoding, checksum, content_type, channels, \
+     tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+const INSERT_QUEUE: &str = "INSERT OR REPLACE INTO queue (message, tail, app, endpoints) VALUES (?1, ?2, ?3, ?4)";
+const INSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tail, app, state, tries, due_at, trigger, is_delivered) \
+     VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)";
+
+/// Writes the messages of one segment, inside its transaction. What each came to is in their order.
+pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result<Accepted>>> {
+    if accepts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let conn = files.segments[at].file.tx()?;
+    let mut insert_message = conn.prepare_cached(INSERT_MESSAGE)?;
+    let mut insert_queue = conn.prepare_cached(INSERT_QUEUE)?;
+    let mut results = Vec::with_capacity(accepts.len());
+    for accept in accepts {
+        let new = &*accept.new;
+        let message = &new.message;
+        match refuse_or_replay(files, at, message, new.idempotency.as_ref())? {
+            None => {}
+            Some(result) => {
+                results.push(result);
+                continue;
+            }
+        }
+        let payload = accept.payload.bytes(message.payload.as_ref());
+        let inserted = insert_message.execute((
+            message.id.key(),
+            message.id.tail(),
+            message.app.key(),
+            &message.event_type,
+            &message.event_id,
+            accept.payload.encoding(),
+            accept.payload.checksum,
+            (message.content_type != JSON).then_some(&message.content_type),
+            row::list_to_text(&message.channels),
+            row::list_to_text(&message.tags),
+            (message.created_at != message.id.created()).then_some(message.created_at.as_millis()),
+            message.deliver_at.map(Timestamp::as_millis),
+            message.payload_expires_at.as_millis(),
+            dies_early(files, message).then_some(message.payload_expires_at.as_millis()),
+            payload,
+        ));
+        if let Err(error) = inserted {
+            results.push(Err(conflict(error.into(), message)?));
+            continue;
+        }
+        if let Some(idempotency) = &new.idempotency {
+            conn.prepare_cached(
+                "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![idempotency.key, idempotency.request, message.id.key(), idempotency.expires_at.as_millis()])?;
+        }
+        if let Some(due_at) = message.deliver_at {
+            let mut insert_retry = conn.prepare_cached(INSERT_RETRY)?;
+            for endpoint in &new.endpoints {
+                insert_retry.execute(params![
+                    message.id.key(),
+                    endpoint.key(),
+                    message.id.tail(),
+                    message.app.key(),
+                    due_at.as_millis(),
+                    Trigger::Scheduled as u8,
+                ])?;
+            }
+        } else if !new.endpoints.is_empty() {
+            let endpoints = row::keys_to_blob(new.endpoints.iter().map(IdKind::key));
+            insert_queue.execute((message.id.key(), message.id.tail(), message.app.key(), endpoints))?;
+        }
+        results.push(Ok(Accepted::Fresh));
+    }
+    Ok(results)
+}
+
+/// Whether the payload goes before retention would take the whole segment.
+fn dies_early(files: &Files, message: &Message) -> bool {
+    message.payload.is_some() && message.payload_expires_at < message.id.created().plus(files.options.retention)
+}
+
+/// What can be said before writing: the key was used, or the event id is taken in another segment.
+fn refuse_or_replay(files: &Files, at: usize, message: &Message, key: Option<&Idempotency>) -> Outcome<Option<Result<Accepted>>> {
+    if let Some(key) = key
+        && let Some(found) = find_key(files, key)?
+    {
+        return Ok(Some(found.map(Accepted::Replayed)));
+    }
+    if let Some(event_id) = &message.event_id {
+        for (other, segment) in files.segments.iter().enumerate() {
+            if other == at {
+                continue;
+            }
+            let taken = segment
+                .file
+                .conn
+                .prepare_cached("SELECT 1 FROM message WHERE app = ?1 AND event_id = ?2")?
+                .exists(params![message.app.key(), event_id])?;
+            if taken {
+                return Ok(Some(Err(event_id_taken(message))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The message made under this key, if it still counts. Keys live shorter than segments, so few are asked.
+fn find_key(files: &Files, key: &Idempotency) -> Outcome<Option<Result<MessageId>>> {
+    let now = key.made_at();
+    for segment in files.segments.iter().rev() {
+        let found = segment
+            .file
+            .conn
+            .prepare_cached(
+                "SELECT i.request, i.message, m.tail FROM idempotency i JOIN message m ON m.id = i.message \
+                 WHERE i.key = ?1 AND i.expires_at > ?2",
+            )?
+            .query_row(params![key.key, now.as_millis()], |row| Ok((row.get::<_, [u8; 16]>(0)?, row::id(row, 1, 2)?)))
+            .optional()?;
+        if let Some((request, message)) = found {
+            let is_same = request == key.request;
+            return Ok(Some(if is_same { Ok(message) } else { Err(StoreError::IdempotencyMismatch) }));
+        }
+        // All messages of the segments before this one are older than the window.
+        if bellwire_core::id::key_to_timestamp(segment.segment.start) < now.minus(crate::idempotency::WINDOW) {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+fn event_id_taken(message: &Message) -> StoreError {
+    StoreError::Conflict { what: "eventId", value: message.event_id.clone().unwrap_or_default() }
+}
+
+/// A broken uniqueness rule, by which it was; anything else is the group's fault.
+fn conflict(fault: Fault, message: &Message) -> Outcome<StoreError> {
+    if fault.is_unique_index() {
+        Ok(event_id_taken(message))
+    } else if fault.is_constraint() {
+        Ok(StoreError::Conflict { what: "id", value: message.id.to_string() })
+    } else {
+        Err(fault)
+    }
+}

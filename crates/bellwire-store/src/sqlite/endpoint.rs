@@ -1,0 +1,307 @@
+//! [`EndpointStore`] on `control.db`. Signing keys and header values are sealed for the row they stand in.
+
+use async_trait::async_trait;
+use bellwire_core::{
+    AppId, Application, Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, OrgId, Page, PageQuery, Secret, SigningSecret, Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::fault::Outcome;
+use super::keyset::Keyset;
+use super::{SqliteStore, application, idempotency, row};
+use crate::{Cipher, EndpointStore, IdempotencyRecord, Result, StoreError, Written};
+
+const COLUMNS: &str = "id, tail, uid, url, description, event_types, channels, throttle_rate, disabled, metadata, headers, secret, \
+     failing_since, created_at, updated_at";
+
+/// A row before its secrets are opened (which needs the organisation).
+pub struct Sealed {
+    id: EndpointId,
+    uid: Option<String>,
+    url: String,
+    description: String,
+    event_types: Option<String>,
+    channels: Option<String>,
+    throttle_rate: Option<u16>,
+    disabled: bool,
+    metadata: String,
+    headers: Option<Vec<u8>>,
+    secret: Option<Vec<u8>>,
+    failing_since: Option<Timestamp>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Sealed> {
+    Ok(Sealed {
+        id: row::id(row, 0, 1)?,
+        uid: row.get(2)?,
+        url: row.get(3)?,
+        description: row.get(4)?,
+        event_types: row.get(5)?,
+        channels: row.get(6)?,
+        throttle_rate: row::rate(row, 7)?,
+        disabled: row.get(8)?,
+        metadata: row.get(9)?,
+        headers: row.get(10)?,
+        secret: row.get(11)?,
+        failing_since: row::time_opt(row, 12)?,
+        created_at: row::time(row, 13)?,
+        updated_at: row::time(row, 14)?,
+    })
+}
+
+/// The signing keys inside the seal.
+#[derive(Serialize, Deserialize)]
+struct Keys {
+    current: String,
+    old: Vec<(String, i64)>,
+}
+
+fn place(id: EndpointId, column: &str) -> String {
+    format!("endpoint/{id}/{column}")
+}
+
+fn seal(cipher: &Cipher, org: OrgId, endpoint: &Endpoint) -> Outcome<(Vec<u8>, Vec<u8>)> {
+    let headers: Vec<(&str, &str)> = endpoint.headers.0.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let keys = Keys {
+        current: endpoint.secret.current.expose().to_owned(),
+        old: endpoint.secret.old.iter().map(|(key, until)| (key.expose().to_owned(), until.as_millis())).collect(),
+    };
+    Ok((
+        cipher.seal(&org, &place(endpoint.id, "headers"), row::to_json(&headers)?.as_bytes())?,
+        cipher.seal(&org, &place(endpoint.id, "secret"), row::to_json(&keys)?.as_bytes())?,
+    ))
+}
+
+impl Sealed {
+    pub fn open(self, cipher: &Cipher, org: OrgId, app: AppId) -> Outcome<Endpoint> {
+        let text = |column: &str, sealed: Option<Vec<u8>>| -> Outcome<String> {
+            let sealed = sealed.ok_or_else(|| StoreError::Corrupt(format!("{} is missing", place(self.id, column))))?;
+            let opened = cipher.open(&org, &place(self.id, column), &sealed)?;
+            Ok(String::from_utf8(opened).map_err(|error| StoreError::Corrupt(error.to_string()))?)
+        };
+        let headers: Vec<(String, String)> = row::from_json(&text("headers", self.headers)?)?;
+        let keys: Keys = row::from_json(&text("secret", self.secret)?)?;
+        Ok(Endpoint {
+            id: self.id,
+            app,
+            uid: self.uid,
+            url: self.url,
+            description: self.description,
+            event_types: row::from_json_opt(self.event_types)?,
+            channels: row::from_json_opt(self.channels)?,
+            throttle_rate: self.throttle_rate,
+            disabled: self.disabled,
+            metadata: row::from_json(&self.metadata)?,
+            headers: HeaderSet(headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()),
+            secret: SigningSecret {
+                current: Secret::new(keys.current),
+                old: keys.old.into_iter().map(|(key, until)| (Secret::new(key), Timestamp(until))).collect(),
+            },
+            health: EndpointHealth { failing_since: self.failing_since },
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+/// A live endpoint of a live application; both.
+pub fn get(conn: &Connection, cipher: &Cipher, id: EndpointId) -> Outcome<Option<(Application, Endpoint)>> {
+    let sql = format!("SELECT {COLUMNS}, app FROM endpoint WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL");
+    let found = conn
+        .prepare_cached(&sql)?
+        .query_row(params![id.key(), id.tail()], |row| Ok((read(row)?, row.get::<_, i64>(15)?)))
+        .optional()?;
+    let Some((sealed, app)) = found else { return Ok(None) };
+    let Some(app) = of_key(conn, app)? else { return Ok(None) };
+    let endpoint = sealed.open(cipher, app.org, app.id)?;
+    Ok(Some((app, endpoint)))
+}
+
+fn of_key(conn: &Connection, app: i64) -> Outcome<Option<Application>> {
+    let tail: Option<[u8; 12]> = conn
+        .prepare_cached("SELECT tail FROM application WHERE id = ?1 AND deleted_at IS NULL")?
+        .query_row([app], |row| row.get(0))
+        .optional()?;
+    match tail {
+        Some(tail) => application::get(conn, AppId::from_key_and_tail(app, tail)),
+        None => Ok(None),
+    }
+}
+
+/// The live application an endpoint is or will be in.
+fn home(conn: &Connection, app: AppId) -> Outcome<Application> {
+    Ok(application::get(conn, app)?.ok_or(StoreError::NotFound("application"))?)
+}
+
+fn check_uid(conn: &Connection, endpoint: &Endpoint) -> Outcome<()> {
+    let Some(uid) = &endpoint.uid else { return Ok(()) };
+    let taken = conn
+        .prepare_cached("SELECT 1 FROM endpoint WHERE app = ?1 AND uid = ?2 AND id <> ?3 AND deleted_at IS NULL")?
+        .exists(params![endpoint.app.key(), uid, endpoint.id.key()])?;
+    if taken { Err(StoreError::Conflict { what: "uid", value: uid.clone() }.into()) } else { Ok(()) }
+}
+
+fn put(conn: &Connection, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Outcome<usize> {
+    let app = home(conn, endpoint.app)?;
+    check_uid(conn, endpoint)?;
+    let (headers, secret) = seal(cipher, app.org, endpoint)?;
+    let json = |list: &Option<Vec<String>>| list.as_ref().map(row::to_json).transpose();
+    Ok(conn.prepare_cached(sql)?.execute(params![
+        endpoint.id.key(),
+        endpoint.id.tail(),
+        endpoint.app.key(),
+        endpoint.uid,
+        endpoint.url,
+        endpoint.description,
+        json(&endpoint.event_types)?,
+        json(&endpoint.channels)?,
+        endpoint.throttle_rate,
+        endpoint.disabled,
+        row::to_json(&endpoint.metadata)?,
+        headers,
+        secret,
+        endpoint.health.failing_since.map(Timestamp::as_millis),
+        endpoint.updated_at.as_millis(),
+        endpoint.created_at.as_millis(),
+    ])?)
+}
+
+/// Makes tombstones of live endpoints: their secrets go, what old attempts show stays.
+pub fn bury(conn: &Connection, which: &str, key: i64, now: Timestamp) -> Outcome<usize> {
+    let sql = format!(
+        "UPDATE endpoint SET deleted_at = ?2, uid = NULL, headers = NULL, secret = NULL, metadata = '{{}}' \
+         WHERE {which} AND deleted_at IS NULL"
+    );
+    Ok(conn.prepare_cached(&sql)?.execute([key, now.as_millis()])?)
+}
+
+fn list(conn: &Connection, cipher: &Cipher, app: &Application, keyset: Option<&Keyset<i64>>) -> Outcome<Vec<Endpoint>> {
+    let (beyond, order) = keyset.map_or((">", "ASC"), |keyset| (keyset.beyond_sql(), keyset.order_sql()));
+    let sql = format!(
+        "SELECT {COLUMNS} FROM endpoint WHERE app = ?1 AND deleted_at IS NULL AND id {beyond} ?2 ORDER BY id {order} LIMIT ?3"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let from = keyset.map_or(i64::MIN, Keyset::from);
+    let rows = statement.query_map([app.id.key(), from, keyset.map_or(-1, Keyset::wanted_sql)], read)?;
+    rows.map(|sealed| sealed?.open(cipher, app.org, app.id)).collect()
+}
+
+#[async_trait]
+impl EndpointStore for SqliteStore {
+    async fn create_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
+        let cipher = self.cipher.clone();
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            idempotency::once(conn, &cipher, idem.as_ref(), || {
+                put(
+                    conn,
+                    &cipher,
+                    &endpoint,
+                    "INSERT INTO endpoint (id, tail, app, uid, url, description, event_types, channels, throttle_rate, disabled, \
+                     metadata, headers, secret, failing_since, updated_at, created_at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                )?;
+                Ok(endpoint)
+            })
+        })
+        .await
+    }
+
+    async fn find_endpoint(&self, app: AppId, id_or_uid: &str) -> Result<Option<Endpoint>> {
+        let (cipher, id_or_uid) = (self.cipher.clone(), id_or_uid.to_owned());
+        self.read(move |files| {
+            let conn = files.control()?;
+            if let Ok(id) = id_or_uid.parse::<EndpointId>()
+                && let Some((_, endpoint)) = get(&conn, &cipher, id)?
+            {
+                return Ok(Some(endpoint).filter(|endpoint| endpoint.app == app));
+            }
+            let Some(app) = application::get(&conn, app)? else { return Ok(None) };
+            let sql = format!("SELECT {COLUMNS} FROM endpoint WHERE app = ?1 AND uid = ?2 AND deleted_at IS NULL");
+            let found = conn.prepare_cached(&sql)?.query_row(params![app.id.key(), id_or_uid], read).optional()?;
+            found.map(|sealed| sealed.open(&cipher, app.org, app.id)).transpose()
+        })
+        .await
+    }
+
+    async fn list_endpoints(&self, app: AppId, page: PageQuery<EndpointId>) -> Result<Page<Endpoint>> {
+        let cipher = self.cipher.clone();
+        let keyset = Keyset::of(page, |id| id.key());
+        self.read(move |files| {
+            let conn = files.control()?;
+            let Some(app) = application::get(&conn, app)? else { return Ok(keyset.page(Vec::new())) };
+            Ok(keyset.page(list(&conn, &cipher, &app, Some(&keyset))?))
+        })
+        .await
+    }
+
+    async fn endpoints_of(&self, app: AppId) -> Result<Vec<Endpoint>> {
+        let cipher = self.cipher.clone();
+        self.read(move |files| {
+            let conn = files.control()?;
+            match application::get(&conn, app)? {
+                Some(app) => list(&conn, &cipher, &app, None),
+                None => Ok(Vec::new()),
+            }
+        })
+        .await
+    }
+
+    async fn endpoint_for_delivery(&self, id: EndpointId) -> Result<Option<(Application, Endpoint)>> {
+        let cipher = self.cipher.clone();
+        self.read(move |files| get(&*files.control()?, &cipher, id)).await
+    }
+
+    async fn update_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
+        let cipher = self.cipher.clone();
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            idempotency::once(conn, &cipher, idem.as_ref(), || {
+                // ?16 is the creation time, which stays.
+                let changed = put(
+                    conn,
+                    &cipher,
+                    &endpoint,
+                    "UPDATE endpoint SET uid = ?4, url = ?5, description = ?6, event_types = ?7, channels = ?8, throttle_rate = ?9, \
+                     disabled = ?10, metadata = ?11, headers = ?12, secret = ?13, failing_since = ?14, updated_at = ?15 \
+                     WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL AND ?16 IS NOT NULL",
+                )?;
+                if changed == 0 { Err(StoreError::NotFound("endpoint").into()) } else { Ok(endpoint) }
+            })
+        })
+        .await
+    }
+
+    async fn set_endpoint_health(&self, id: EndpointId, health: EndpointHealth, disable: bool, now: Timestamp) -> Result<bool> {
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            let since = health.failing_since.map(Timestamp::as_millis);
+            conn.prepare_cached("UPDATE endpoint SET failing_since = ?3 WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL")?
+                .execute(params![id.key(), id.tail(), since])?;
+            if !disable {
+                return Ok(false);
+            }
+            let changed = conn
+                .prepare_cached(
+                    "UPDATE endpoint SET disabled = 1, updated_at = ?3 WHERE id = ?1 AND tail = ?2 AND disabled = 0 AND deleted_at IS NULL",
+                )?
+                .execute(params![id.key(), id.tail(), now.as_millis()])?;
+            Ok(changed > 0)
+        })
+        .await
+    }
+
+    async fn delete_endpoint(&self, app: AppId, id: EndpointId, now: Timestamp) -> Result<bool> {
+        self.write_freeing(move |files| {
+            let conn = files.control.tx()?;
+            let is_there = conn
+                .prepare_cached("SELECT 1 FROM endpoint WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL")?
+                .exists(params![id.key(), id.tail(), app.key()])?;
+            Ok(is_there && bury(conn, "id = ?1", id.key(), now)? > 0)
+        })
+        .await
+    }
+}

@@ -1,0 +1,325 @@
+//! The writer's side of the files: one writing connection each, transactions over those a write touches, new segments.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use bellwire_core::{IdKind, Timestamp, id::key_to_timestamp, limits};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::checkpoint::Checkpointer;
+use super::fault::{Fault, Outcome, io};
+use super::file::open_writer;
+use super::migrate::{self, migrate};
+use super::outstanding::Outstanding;
+use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
+use super::url::Urls;
+use super::SqliteOptions;
+use crate::Result;
+
+/// What the writer has done, for metrics.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub commits: AtomicU64,
+    pub items: AtomicU64,
+    pub commit_nanos: AtomicU64,
+}
+
+/// One database file and its writing connection.
+pub struct File {
+    pub conn: Connection,
+    pub segment_path: std::path::PathBuf,
+    log_pages: Arc<AtomicU32>,
+    /// Log length at which the checkpointer is asked next.
+    checkpoint_at: Cell<u32>,
+    is_in_transaction: Cell<bool>,
+}
+
+impl File {
+    fn open(path: &std::path::Path, cache_bytes: usize, options: &SqliteOptions, steps: migrate::Steps) -> Outcome<Self> {
+        let (mut conn, log_pages) = open_writer(path, cache_bytes, options.pages_max)?;
+        migrate(&mut conn, steps)?;
+        Ok(Self {
+            conn,
+            segment_path: path.to_owned(),
+            log_pages,
+            checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
+            is_in_transaction: Cell::new(false),
+        })
+    }
+
+    /// The connection, inside the running write's transaction on this file (begun by the first call).
+    pub fn tx(&self) -> Outcome<&Connection> {
+        if !self.is_in_transaction.get() {
+            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            self.is_in_transaction.set(true);
+        }
+        Ok(&self.conn)
+    }
+
+    fn commit(&self) -> Outcome<bool> {
+        if !self.is_in_transaction.get() {
+            return Ok(false);
+        }
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        self.is_in_transaction.set(false);
+        Ok(true)
+    }
+
+    fn roll_back(&self) {
+        if self.is_in_transaction.replace(false)
+            && !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a rollback failed");
+        }
+    }
+}
+
+/// A segment as the writer has it.
+pub struct SegmentFile {
+    pub segment: Arc<Segment>,
+    pub file: File,
+    /// Keys of the first and last message in it.
+    pub oldest: Option<i64>,
+    pub newest: Option<i64>,
+}
+
+/// Whether the writer can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Sound,
+    /// Nothing can be written until there is space.
+    Full,
+    /// A commit failed: what is durable is not known any more, so nothing may be written.
+    Dead,
+}
+
+pub struct Files {
+    pub control: File,
+    /// By start; the last one takes new messages.
+    pub segments: Vec<SegmentFile>,
+    pub catalogue: Arc<Catalogue>,
+    pub options: Arc<SqliteOptions>,
+    pub stats: Arc<Stats>,
+    pub outstanding: Outstanding,
+    pub urls: Urls,
+    pub health: Health,
+    /// The latest time any write has told of.
+    pub latest: Timestamp,
+    checkpointer: Checkpointer,
+    is_rollover_failing: AtomicBool,
+}
+
+impl Files {
+    /// Opens (and where needed creates and migrates) every file.
+    pub fn open(options: Arc<SqliteOptions>, checkpointer: Checkpointer) -> Outcome<Self> {
+        let control = File::open(&options.dir.join("control.db"), limits::OLD_SEGMENT_CACHE_BYTES, &options, migrate::CONTROL)?;
+        let mut found = super::segment::scan(&options.dir)?;
+        if found.is_empty() {
+            let first = Arc::new(Segment::new(&options.dir, 0));
+            create_segment(&first, &options)?;
+            found.push(first);
+        }
+        let last = found.len() - 1;
+        let mut segments = Vec::with_capacity(found.len());
+        for (at, segment) in found.into_iter().enumerate() {
+            let cache = if at == last { options.cache_bytes } else { limits::OLD_SEGMENT_CACHE_BYTES };
+            segments.push(open_segment(segment, cache, &options)?);
+        }
+        sync_dir(&options.dir)?;
+        let latest = segments.iter().filter_map(|s| s.newest).max().map_or(Timestamp(0), key_to_timestamp);
+        let catalogue = Arc::new(Catalogue::new(segments.iter().map(|s| s.segment.clone()).collect()));
+        Ok(Self {
+            control,
+            segments,
+            catalogue,
+            options,
+            stats: Arc::default(),
+            outstanding: Outstanding::default(),
+            urls: Urls::default(),
+            health: Health::Sound,
+            latest,
+            checkpointer,
+            is_rollover_failing: AtomicBool::new(false),
+        })
+    }
+
+    /// Where the messages of this key are.
+    pub fn place_of(&self, key: i64) -> usize {
+        place_of(self.segments.iter().map(|s| s.segment.start), key)
+    }
+
+    pub fn segment_of(&self, id: &impl IdKind) -> &SegmentFile {
+        &self.segments[self.place_of(id.key())]
+    }
+
+    /// Runs one write: all files it touches are committed (segments before the control file) if it succeeds, and none if it fails.
+    pub fn transact<T>(&mut self, act: impl FnOnce(&Self) -> Outcome<T>) -> Result<T> {
+        match act(self) {
+            Ok(value) => {
+                self.commit(1)?;
+                Ok(value)
+            }
+            Err(fault) => {
+                self.roll_back(&fault);
+                Err(fault.into())
+            }
+        }
+    }
+
+    /// Commits what is open. On a full disk all is rolled back; any other failure ends the writer.
+    pub fn commit(&mut self, items: usize) -> Result<()> {
+        let started = Instant::now();
+        let mut commits = 0;
+        let files = self.segments.iter().map(|s| &s.file).chain([&self.control]);
+        let mut failed = None;
+        for file in files {
+            match file.commit() {
+                Ok(did) => commits += u64::from(did),
+                Err(fault) => {
+                    failed = Some(fault);
+                    break;
+                }
+            }
+        }
+        if let Some(fault) = failed {
+            self.roll_back(&fault);
+            if !fault.is_full() {
+                self.die(&fault);
+            }
+            return Err(fault.into());
+        }
+        if commits > 0 {
+            self.stats.commits.fetch_add(commits, Ordering::Relaxed);
+            self.stats.items.fetch_add(items as u64, Ordering::Relaxed);
+            let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.stats.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+            self.checkpoint_if_due();
+        }
+        Ok(())
+    }
+
+    /// Undoes what is open, because of `fault`.
+    pub fn roll_back(&mut self, fault: &Fault) {
+        for file in self.segments.iter().map(|s| &s.file).chain([&self.control]) {
+            file.roll_back();
+        }
+        // What was learned inside the transaction is not true any more.
+        self.outstanding.clear();
+        self.urls.clear();
+        if fault.is_full() && self.health == Health::Sound {
+            self.health = Health::Full;
+        }
+    }
+
+    /// A failed sync must never be repeated: the kernel may have dropped the pages and would report success.
+    pub fn die(&mut self, fault: &Fault) {
+        self.health = Health::Dead;
+        tracing::error!(error = %fault, "a commit failed; stopping, so that nothing is acknowledged that is not durable");
+        (self.options.on_fatal)(&fault.to_string());
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let mut failed = None;
+        for file in self.segments.iter().map(|s| &s.file).chain([&self.control]) {
+            let pages = file.log_pages.load(Ordering::Relaxed);
+            if pages < limits::CHECKPOINT_PAGES {
+                file.checkpoint_at.set(limits::CHECKPOINT_PAGES);
+            } else if pages >= limits::CHECKPOINT_PAGES_MAX {
+                if let Err(fault) = super::checkpoint::run(&file.conn, "PASSIVE") {
+                    failed = Some(fault);
+                }
+            } else if pages >= file.checkpoint_at.get() && self.checkpointer.ask(&file.segment_path) {
+                file.checkpoint_at.set(pages + limits::CHECKPOINT_PAGES / 8);
+            }
+        }
+        if let Some(fault) = failed.filter(super::checkpoint::is_fatal) {
+            self.die(&fault);
+        }
+    }
+
+    /// Starts a new segment if the message of `key` is too late for the current one. Where that fails, the current one goes on.
+    pub fn roll_over_if_due(&mut self, key: i64) {
+        let Some(current) = self.segments.last() else { return };
+        let (Some(oldest), Some(newest)) = (current.oldest, current.newest) else { return };
+        if key_to_timestamp(key).since(key_to_timestamp(oldest)) < self.options.segment_span {
+            return;
+        }
+        match self.roll_over(key.max(newest + 1)) {
+            Ok(()) => self.is_rollover_failing.store(false, Ordering::Relaxed),
+            Err(error) => {
+                if !self.is_rollover_failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "no new segment could be started; the current one goes on");
+                }
+            }
+        }
+    }
+
+    fn roll_over(&mut self, start: i64) -> Outcome<()> {
+        let segment = Arc::new(Segment::new(&self.options.dir, start));
+        create_segment(&segment, &self.options)?;
+        let opened = open_segment(segment, self.options.cache_bytes, &self.options)?;
+        if let Some(previous) = self.segments.last() {
+            let kibibytes = limits::OLD_SEGMENT_CACHE_BYTES / 1024;
+            previous.file.conn.execute_batch(&format!("PRAGMA cache_size = -{kibibytes}"))?;
+            previous.file.conn.release_memory()?;
+        }
+        tracing::info!(path = %opened.segment.path.display(), "new segment");
+        self.segments.push(opened);
+        self.urls.clear();
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes the segment out of the store and deletes its files. Returns the bytes freed.
+    pub fn drop_segment(&mut self, at: usize) -> Outcome<u64> {
+        let dropped = self.segments.remove(at);
+        self.publish();
+        let path = dropped.segment.path.clone();
+        let bytes = super::segment::bytes_on_disk(&path);
+        self.checkpointer.forget(&path);
+        if let Err((_, error)) = dropped.file.conn.close() {
+            tracing::warn!(%error, "a segment did not close cleanly");
+        }
+        for file in companions(&path) {
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting a segment", &error).into()),
+                _ => {}
+            }
+        }
+        sync_dir(&self.options.dir)?;
+        Ok(bytes)
+    }
+
+    fn publish(&self) {
+        self.catalogue.set(self.segments.iter().map(|s| s.segment.clone()).collect());
+    }
+
+    /// Copies every log into its database and closes the connections.
+    pub fn close(self) {
+        for file in self.segments.into_iter().map(|s| s.file).chain([self.control]) {
+            if let Err(error) = super::checkpoint::run(&file.conn, "TRUNCATE") {
+                tracing::warn!(%error, path = %file.segment_path.display(), "the log was not emptied at the end; it is read at the next start");
+            }
+        }
+    }
+}
+
+/// Made beside its place and moved there, so that a segment exists whole or not at all.
+fn create_segment(segment: &Segment, options: &SqliteOptions) -> Outcome<()> {
+    let draft = segment.path.with_extension("new");
+    let file = File::open(&draft, limits::OLD_SEGMENT_CACHE_BYTES, options, migrate::SEGMENT)?;
+    // The last connection to close empties and removes the log.
+    file.conn.close().map_err(|(_, error)| error)?;
+    std::fs::rename(&draft, &segment.path).map_err(|error| io("creating a segment", &error))?;
+    sync_dir(&options.dir)
+}
+
+fn open_segment(segment: Arc<Segment>, cache_bytes: usize, options: &SqliteOptions) -> Outcome<SegmentFile> {
+    let file = File::open(&segment.path, cache_bytes, options, migrate::SEGMENT)?;
+    let edge = |sql: &str| file.conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional().map(Option::flatten);
+    let (oldest, newest) = (edge("SELECT min(id) FROM message")?, edge("SELECT max(id) FROM message")?);
+    Ok(SegmentFile { segment, file, oldest, newest })
+}

@@ -1,0 +1,237 @@
+//! What waits for the writer: messages to accept, completed attempts, and other writes. Bounded; callers wait, attempts never do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bellwire_core::limits;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::files::Files;
+use super::row::StoredPayload;
+use crate::{Accepted, AttemptRecord, NewMessage, Result, StoreError};
+
+/// A message to accept, with its payload ready to be written, and who waits for it.
+pub struct Accept {
+    pub new: Arc<NewMessage>,
+    pub payload: StoredPayload,
+    pub reply: oneshot::Sender<Result<Accepted>>,
+}
+
+/// Any other write. Run on the writer's thread with the files, or with the reason why it cannot be run now.
+pub struct Job {
+    pub run: Box<dyn FnOnce(Result<&mut Files>) + Send>,
+    /// Retention and deletions go on while the disk is full.
+    pub frees_space: bool,
+}
+
+/// What the writer takes at a time.
+#[derive(Default)]
+pub struct Group {
+    pub accepts: Vec<Accept>,
+    pub attempts: Vec<AttemptRecord>,
+    pub jobs: Vec<Job>,
+    /// Nothing is left and nothing more will come.
+    pub is_last: bool,
+}
+
+#[derive(Default)]
+struct State {
+    accepts: VecDeque<Accept>,
+    attempts: VecDeque<AttemptRecord>,
+    jobs: VecDeque<Job>,
+    /// Since when the oldest attempt has been waiting.
+    attempts_since: Option<Instant>,
+    is_writer_asleep: bool,
+    is_closing: bool,
+}
+
+pub struct Inbox {
+    state: Mutex<State>,
+    wake: Condvar,
+    permits: Semaphore,
+    is_full: AtomicBool,
+    /// Closed when the writer has ended.
+    done: Semaphore,
+}
+
+impl Inbox {
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State::default()),
+            wake: Condvar::new(),
+            permits: Semaphore::new(limits::WRITER_QUEUE_MAX),
+            is_full: AtomicBool::new(false),
+            done: Semaphore::new(0),
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+
+    pub fn len(&self) -> usize {
+        limits::WRITER_QUEUE_MAX.saturating_sub(self.permits.available_permits())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
+    async fn reserve(&self) -> Result<()> {
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(StoreError::Closed),
+            Err(tokio::sync::TryAcquireError::NoPermits) => {
+                let wait = Duration::from_millis(limits::WRITER_WAIT_MS_MAX);
+                tokio::time::timeout(wait, self.permits.acquire())
+                    .await
+                    .map_err(|_| StoreError::Busy("too many writes are waiting"))?
+                    .map_err(|_| StoreError::Closed)?
+            }
+        };
+        permit.forget();
+        Ok(())
+    }
+
+    pub async fn accept(&self, new: Arc<NewMessage>) -> Result<Accepted> {
+        if self.is_full() {
+            return Err(StoreError::Full);
+        }
+        let payload = StoredPayload::of(new.message.payload.as_ref());
+        self.reserve().await?;
+        let (reply, answer) = oneshot::channel();
+        self.push(|state| state.accepts.push_back(Accept { new, payload, reply }))?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub async fn run<T: Send + 'static>(
+        &self,
+        frees_space: bool,
+        act: impl FnOnce(&mut Files) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.is_full() && !frees_space {
+            return Err(StoreError::Full);
+        }
+        self.reserve().await?;
+        let (reply, answer) = oneshot::channel();
+        let run = Box::new(move |files: Result<&mut Files>| {
+            let _ = reply.send(files.and_then(act));
+        });
+        self.push(|state| state.jobs.push_back(Job { run, frees_space }))?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn push(&self, put: impl FnOnce(&mut State)) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.is_closing {
+            return Err(StoreError::Closed);
+        }
+        put(&mut state);
+        self.wake_writer(state);
+        Ok(())
+    }
+
+    /// Never waits: who calls has bounded what is outstanding.
+    pub fn record(&self, record: AttemptRecord) {
+        let mut state = self.state.lock();
+        if state.is_closing {
+            // It is repeated after the next start, as if the process had ended here.
+            return;
+        }
+        state.attempts.push_back(record);
+        let is_first = state.attempts_since.is_none();
+        if is_first {
+            state.attempts_since = Some(Instant::now());
+        }
+        // The first one sets the timer; a full group need not wait for it.
+        if is_first || state.attempts.len() == limits::GROUP_ITEMS_MAX {
+            self.wake_writer(state);
+        }
+    }
+
+    fn wake_writer(&self, mut state: parking_lot::MutexGuard<'_, State>) {
+        let is_asleep = std::mem::take(&mut state.is_writer_asleep);
+        drop(state);
+        if is_asleep {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Nothing more is taken in; what is in is still written.
+    pub fn close(&self) {
+        self.permits.close();
+        let mut state = self.state.lock();
+        state.is_closing = true;
+        self.wake_writer(state);
+    }
+
+    /// The next group: at once if anybody waits for an answer, else when the completed attempts have waited long enough.
+    /// Sleeps at most `patience` when there is nothing, and then returns an empty group.
+    pub fn next(&self, patience: Duration) -> Group {
+        let delay = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
+        let until = Instant::now() + patience;
+        let mut state = self.state.lock();
+        loop {
+            let is_answer_awaited = !state.accepts.is_empty() || !state.jobs.is_empty();
+            let attempts_due = state.attempts_since.map(|since| since + delay);
+            let now = Instant::now();
+            let is_due = state.attempts.len() >= limits::GROUP_ITEMS_MAX || attempts_due.is_some_and(|due| due <= now);
+            if is_answer_awaited || is_due || state.is_closing || now >= until {
+                return self.take(&mut state);
+            }
+            state.is_writer_asleep = true;
+            self.wake.wait_until(&mut state, attempts_due.map_or(until, |due| due.min(until)));
+            state.is_writer_asleep = false;
+        }
+    }
+
+    fn take(&self, state: &mut State) -> Group {
+        let mut group = Group { is_last: state.is_closing, ..Group::default() };
+        let mut bytes = 0;
+        while group.accepts.len() < limits::GROUP_ITEMS_MAX && bytes < limits::GROUP_BYTES_MAX {
+            let Some(accept) = state.accepts.pop_front() else { break };
+            bytes += accept.new.message.payload.as_ref().map_or(0, bytes::Bytes::len);
+            group.accepts.push(accept);
+        }
+        while group.attempts.len() < limits::GROUP_ITEMS_MAX && bytes < limits::GROUP_BYTES_MAX {
+            let Some(record) = state.attempts.pop_front() else { break };
+            bytes += record.attempt.as_ref().map_or(0, |attempt| attempt.response.len());
+            group.attempts.push(record);
+        }
+        if state.attempts.is_empty() {
+            state.attempts_since = None;
+        }
+        group.jobs.extend(state.jobs.drain(..));
+        group.is_last &= state.accepts.is_empty() && state.attempts.is_empty();
+        self.permits.add_permits(group.accepts.len() + group.jobs.len());
+        group
+    }
+
+    /// Refuses everything that waits: the writer is gone.
+    pub fn abandon(&self) {
+        self.close();
+        let mut state = self.state.lock();
+        let (accepts, jobs) = (std::mem::take(&mut state.accepts), std::mem::take(&mut state.jobs));
+        state.attempts.clear();
+        drop(state);
+        for accept in accepts {
+            let _ = accept.reply.send(Err(StoreError::Closed));
+        }
+        for job in jobs {
+            (job.run)(Err(StoreError::Closed));
+        }
+        self.done.close();
+    }
+
+    /// Until the writer has ended: it was asked to close, or died.
+    pub async fn wait_until_done(&self) {
+        let _ = self.done.acquire().await;
+    }
+}

@@ -1,0 +1,251 @@
+//! [`MaintenanceStore`]: retention, sizes, health, closing.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bellwire_core::{Timestamp, id::key_to_timestamp, id::timestamp_to_key, limits};
+use rusqlite::Connection;
+
+use super::SqliteStore;
+use super::fault::Outcome;
+use super::file::{Deadline, open_reader};
+use super::files::Files;
+use super::message::shredding;
+use super::segment::bytes_on_disk;
+use crate::{MaintenanceStore, Result, RetentionReport, StoreError, StoreReport};
+
+/// Free pages a segment keeps: below, giving them back costs more than it brings.
+const FREE_PAGES_KEPT: u32 = 128;
+/// Of the newest segment's pages, one in so many may be free: new messages will fill them.
+const FREE_SHARE_KEPT: u32 = 8;
+const PAGE_BYTES: u64 = 4_096;
+
+/// Whether anything in the segment has yet to be delivered.
+fn is_unfinished(conn: &Connection) -> Outcome<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM queue) OR EXISTS (SELECT 1 FROM retry WHERE state = 0)";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Drops one segment that is old enough and has nothing unfinished.
+fn drop_old(files: &mut Files, oldest_kept: Timestamp, report: &mut RetentionReport) -> Outcome<()> {
+    let mut dropped = None;
+    for at in 0..files.segments.len().saturating_sub(1) {
+        // All its messages were made before the next segment starts.
+        if key_to_timestamp(files.segments[at + 1].segment.start) > oldest_kept {
+            break;
+        }
+        if is_unfinished(&files.segments[at].file.conn)? {
+            continue;
+        }
+        if dropped.is_some() {
+            report.more = true;
+            break;
+        }
+        dropped = Some(at);
+    }
+    if let Some(at) = dropped {
+        report.bytes_freed += files.drop_segment(at)?;
+        report.segments_removed += 1;
+    }
+    Ok(())
+}
+
+/// Deletes payloads past their own expiry, a bounded number.
+fn expire_payloads(files: &Files, now: Timestamp, report: &mut RetentionReport) -> Outcome<()> {
+    let mut left = limits::RETAIN_ROWS_MAX;
+    for segment in &files.segments {
+        let conn = &segment.file.conn;
+        let due = conn
+            .prepare_cached("SELECT 1 FROM message WHERE payload_dies_at <= ?1 LIMIT 1")?
+            .exists([now.as_millis()])?;
+        if !due {
+            continue;
+        }
+        let conn = segment.file.tx()?;
+        let expired = shredding(conn, || {
+            let sql = "UPDATE message SET payload = NULL, payload_dies_at = NULL WHERE id IN \
+                 (SELECT id FROM message WHERE payload_dies_at <= ?1 ORDER BY payload_dies_at LIMIT ?2)";
+            Ok(conn.prepare_cached(sql)?.execute([now.as_millis(), i64::try_from(left).unwrap_or(i64::MAX)])?)
+        })?;
+        report.payloads_expired += expired as u64;
+        left -= expired.min(left);
+        if left == 0 {
+            report.more = true;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what has expired in the control file, a bounded number.
+fn forget_expired(files: &Files, now: Timestamp, report: &mut RetentionReport) -> Outcome<()> {
+    let rows = i64::try_from(limits::RETAIN_ROWS_MAX).unwrap_or(i64::MAX);
+    for (find, forget) in [
+        (
+            "SELECT 1 FROM idempotency WHERE expires_at <= ?1 LIMIT 1",
+            "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)",
+        ),
+        (
+            "SELECT 1 FROM revoked_token WHERE expires_at <= ?1 LIMIT 1",
+            "DELETE FROM revoked_token WHERE id IN (SELECT id FROM revoked_token WHERE expires_at <= ?1 LIMIT ?2)",
+        ),
+    ] {
+        if files.control.conn.prepare_cached(find)?.exists([now.as_millis()])? {
+            let forgotten = files.control.tx()?.prepare_cached(forget)?.execute([now.as_millis(), rows])?;
+            report.more |= forgotten == limits::RETAIN_ROWS_MAX;
+        }
+    }
+    // A segment that has taken no message for a day has no key that still counts.
+    for pair in files.segments.windows(2) {
+        let conn = &pair[0].file.conn;
+        if key_to_timestamp(pair[1].segment.start).plus(crate::idempotency::WINDOW) < now
+            && conn.prepare_cached("SELECT 1 FROM idempotency WHERE expires_at <= ?1 LIMIT 1")?.exists([now.as_millis()])?
+        {
+            let sql = "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE expires_at <= ?1 LIMIT ?2)";
+            let forgotten = pair[0].file.tx()?.prepare_cached(sql)?.execute([now.as_millis(), rows])?;
+            report.more |= forgotten == limits::RETAIN_ROWS_MAX;
+        }
+    }
+    Ok(())
+}
+
+fn pages(conn: &Connection, pragma: &str) -> Outcome<u32> {
+    Ok(conn.query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))?)
+}
+
+/// Gives free pages of one segment back to the file system, a bounded number.
+fn give_back(files: &mut Files, report: &mut RetentionReport) -> Outcome<()> {
+    let newest = files.segments.len().saturating_sub(1);
+    for at in 0..files.segments.len() {
+        let conn = &files.segments[at].file.conn;
+        let free = pages(conn, "freelist_count")?;
+        if free < FREE_PAGES_KEPT || (at == newest && free < pages(conn, "page_count")? / FREE_SHARE_KEPT) {
+            continue;
+        }
+        {
+            let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({})", limits::RETAIN_PAGES_MAX))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+        }
+        // The file itself shrinks when the log is copied into it.
+        super::checkpoint::run(conn, "PASSIVE")?;
+        let left = pages(conn, "freelist_count")?;
+        report.bytes_freed += u64::from(free.saturating_sub(left)) * PAGE_BYTES;
+        report.more |= left >= FREE_PAGES_KEPT;
+        return Ok(());
+    }
+    Ok(())
+}
+
+fn retain(files: &mut Files, now: Timestamp, retention: Duration) -> Result<RetentionReport> {
+    let mut report = RetentionReport::default();
+    files.latest = files.latest.max(now);
+    // First what frees most and needs no space itself.
+    drop_old(files, now.minus(retention), &mut report)?;
+    files.roll_over_if_due(timestamp_to_key(now));
+    let rows = files.transact(|files| {
+        let mut report = RetentionReport::default();
+        expire_payloads(files, now, &mut report)?;
+        forget_expired(files, now, &mut report)?;
+        Ok(report)
+    })?;
+    report.payloads_expired += rows.payloads_expired;
+    report.more |= rows.more;
+    give_back(files, &mut report)?;
+    Ok(report)
+}
+
+/// Everything the integrity check has to say about one file.
+fn findings(path: &std::path::Path) -> Vec<String> {
+    let check = || -> Outcome<Vec<String>> {
+        let conn = open_reader(path, limits::OLD_SEGMENT_CACHE_BYTES, &Deadline::new())?;
+        let mut statement = conn.prepare("PRAGMA integrity_check(20)")?;
+        let lines = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    };
+    let lines = check().unwrap_or_else(|fault| vec![fault.to_string()]);
+    lines.into_iter().map(|line| format!("{}: {line}", path.display())).collect()
+}
+
+#[async_trait]
+impl MaintenanceStore for SqliteStore {
+    async fn ping(&self) -> Result<()> {
+        if self.inbox.is_closed() {
+            return Err(StoreError::Closed);
+        }
+        if self.inbox.is_full() {
+            return Err(StoreError::Full);
+        }
+        self.read(|files| Ok(files.control()?.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    async fn last_key(&self) -> Result<i64> {
+        self.read(|files| {
+            let highest = |conn: &Connection, sql: &str| -> Outcome<i64> {
+                Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+            };
+            let control = files.control()?;
+            let mut last = 0;
+            for table in ["application", "endpoint", "api_key", "task"] {
+                last = last.max(highest(&control, &format!("SELECT max(id) FROM {table}"))?);
+            }
+            for segment in files.segments().iter() {
+                if let Some(conn) = files.open(segment)? {
+                    last = last.max(highest(&conn, "SELECT max(id) FROM message")?);
+                    last = last.max(highest(&conn, "SELECT max(id) FROM attempt")?);
+                }
+            }
+            Ok(last)
+        })
+        .await
+    }
+
+    async fn retain(&self, now: Timestamp, retention: Duration) -> Result<RetentionReport> {
+        let report = self.inbox.run(true, move |files| retain(files, now, retention)).await?;
+        if report.segments_removed > 0 {
+            self.readers.nudge();
+        }
+        Ok(report)
+    }
+
+    async fn report(&self) -> Result<StoreReport> {
+        let segments = self.catalogue.get();
+        let control = self.dir.join("control.db");
+        let paths = segments.iter().map(|segment| &segment.path).chain([&control]);
+        Ok(StoreReport {
+            bytes_on_disk: paths.map(|path| bytes_on_disk(path)).sum(),
+            segments: segments.len() as u64,
+            commits_total: self.stats.commits.load(Ordering::Relaxed),
+            commit_items_total: self.stats.items.load(Ordering::Relaxed),
+            commit_seconds_total: Duration::from_nanos(self.stats.commit_nanos.load(Ordering::Relaxed)).as_secs_f64(),
+            writer_queue: self.inbox.len() as u64,
+            is_full: self.inbox.is_full(),
+            notes: vec![
+                format!("SQLite {}, write-ahead log, synchronous=FULL", rusqlite::version()),
+                format!("data directory {}", self.dir.display()),
+            ],
+        })
+    }
+
+    async fn check(&self) -> Result<Vec<String>> {
+        let mut paths = vec![self.dir.join("control.db")];
+        paths.extend(self.catalogue.get().iter().map(|segment| segment.path.clone()));
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        // On its own thread: it reads everything, which no reading thread has the time for.
+        std::thread::Builder::new()
+            .name("store-check".to_owned())
+            .spawn(move || {
+                let _ = reply.send(paths.iter().flat_map(|path| findings(path)).collect());
+            })
+            .map_err(|error| StoreError::Io(error.to_string()))?;
+        answer.await.map_err(|_| StoreError::Closed)
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.inbox.close();
+        self.inbox.wait_until_done().await;
+        self.shut();
+        Ok(())
+    }
+}
