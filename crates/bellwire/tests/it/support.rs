@@ -89,8 +89,9 @@ impl Server {
             vec![("BELLWIRE_LISTEN", "127.0.0.1:0"), ("BELLWIRE_DATA_DIR", "data"), ("BELLWIRE_EGRESS__ALLOW", "127.0.0.0/8")];
         all.extend_from_slice(variables);
         let log = std::fs::File::create(folder.join("server.log")).expect("a log");
-        let mut child = bellwire(folder, &all, &["serve"]).stdout(Stdio::piped()).stderr(log).spawn().expect("the server starts");
-        let stdout = child.stdout.take().expect("stdout");
+        let child = bellwire(folder, &all, &["serve"]).stdout(Stdio::piped()).stderr(log).spawn().expect("the server starts");
+        let mut server = Self { child, url: String::new(), key: None };
+        let stdout = server.child.stdout.take().expect("stdout");
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -99,19 +100,20 @@ impl Server {
                 }
             }
         });
-        let (mut key, deadline) = (None, Instant::now() + PATIENCE);
-        loop {
-            let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            let line = line.unwrap_or_else(|_| {
+        let deadline = Instant::now() + PATIENCE;
+        while server.url.is_empty() {
+            let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
                 panic!("no server: {}", std::fs::read_to_string(folder.join("server.log")).unwrap_or_default())
             });
-            if let Some(found) = line.split_whitespace().find(|word| word.starts_with("bw_")) {
-                key = Some(found.to_owned());
-            }
-            if let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) {
-                return Self { child, url: url.to_owned(), key };
+            for word in line.split_whitespace() {
+                if word.starts_with("bw_") {
+                    server.key = Some(word.to_owned());
+                } else if word.starts_with("http://") {
+                    server.url = word.to_owned();
+                }
             }
         }
+        server
     }
 
     /// Sends a signal by name, such as `TERM`.
