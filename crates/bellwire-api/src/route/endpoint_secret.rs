@@ -1,0 +1,74 @@
+//! Signing keys: read, and rotate with a grace period in which the old key signs too.
+
+use std::time::Duration;
+
+use bellwire_core::limits;
+use bellwire_verify::Key;
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::BODY_MAX;
+use super::endpoint::signing_key;
+use crate::answer::{self, Answer};
+use crate::body;
+use crate::call::Call;
+use crate::error::ApiError;
+use crate::event;
+use crate::idempotency::{self, Begun, answer_of};
+use crate::openapi::operation::{OPERATION, Operation, Param, of};
+use crate::wire::endpoint_part::{EndpointSecretOut, EndpointSecretRotateIn};
+
+const BASE: Operation = Operation { tag: "Endpoint", ..OPERATION };
+
+pub const GET: Operation = Operation {
+    id: "v1.endpoint.get-secret",
+    summary: "Get the key receivers verify with: the secret (whsec_…), or the public half (whpk_…) of an asymmetric key",
+    answers: &[(200, of::<EndpointSecretOut>())],
+    ..BASE
+};
+
+pub async fn get(call: Call) -> Answer {
+    let app = call.application().await?;
+    let endpoint = call.endpoint(app.id).await?;
+    let stored = Key::parse(endpoint.secret.current.expose());
+    let key = match stored.map_err(|error| ApiError::internal(format!("stored signing key of {}: {error}", endpoint.id)))? {
+        Key::Signing(key) => key.verifying_key().to_string(),
+        key => key.expose(),
+    };
+    answer::json(StatusCode::OK, &EndpointSecretOut { key })
+}
+
+pub const ROTATE: Operation = Operation {
+    id: "v1.endpoint.rotate-secret",
+    summary: "Replace the signing key; the old one signs too until the grace period ends",
+    params: &[Param::IdempotencyKey],
+    body: of::<EndpointSecretRotateIn>(),
+    answers: &[(204, None)],
+    ..BASE
+};
+
+pub async fn rotate(call: Call) -> Answer {
+    let body = call.body(BODY_MAX).await?;
+    let input: EndpointSecretRotateIn = body::parse(&body)?;
+    let grace = input.grace_period_seconds.unwrap_or(limits::ROTATION_GRACE_SECONDS_DEFAULT);
+    if grace > limits::ROTATION_GRACE_SECONDS_MAX {
+        let text = format!("{grace} is more than {} seconds (7 days)", limits::ROTATION_GRACE_SECONDS_MAX);
+        return Err(ApiError::field("gracePeriodSeconds", text));
+    }
+    let key = input.key.map(|text| signing_key(&text, "key")).transpose()?;
+    let app = call.application().await?;
+    let pending = match idempotency::begin(&call, &body).await? {
+        Begun::Replay(response) => return Ok(response),
+        Begun::Go(pending) => pending,
+    };
+    let _turn = call.turn(app.id).await?;
+    let mut endpoint = call.endpoint(app.id).await?;
+    let (now, key) = (call.now(), key.unwrap_or_else(|| call.engine().new_signing_secret()));
+    endpoint.secret.rotate(key, now, now.plus(Duration::from_secs(grace)), limits::OLD_SECRETS_MAX);
+    endpoint.updated_at = now;
+    let record = pending.record(StatusCode::NO_CONTENT, &Bytes::new());
+    let written = call.store().update_endpoint(endpoint.clone(), record).await?;
+    call.engine().endpoint_changed(app.id, endpoint.id);
+    event::endpoint(&call, "endpoint.updated", &app, &endpoint);
+    Ok(answer_of(written, StatusCode::NO_CONTENT, Bytes::new()))
+}

@@ -1,0 +1,102 @@
+//! Fields with more than two states, and maps with bounds.
+
+use std::collections::BTreeMap;
+
+use bellwire_core::{HeaderSet, Metadata, Secret, header, limits};
+use serde::{Deserialize, Deserializer};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+/// A field of a PATCH: absent is not null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Patch<T> {
+    #[default]
+    Absent,
+    Null,
+    Value(T),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<T>::deserialize(deserializer)?.map_or(Self::Null, Self::Value))
+    }
+}
+
+impl<T> Patch<T> {
+    /// Applies it: absent leaves `slot`, null empties it.
+    pub fn apply<U>(self, slot: &mut Option<U>, convert: impl FnOnce(T) -> U) {
+        match self {
+            Self::Absent => {}
+            Self::Null => *slot = None,
+            Self::Value(value) => *slot = Some(convert(value)),
+        }
+    }
+}
+
+/// For a field of a PATCH that may be absent but not null.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Free-form texts by name, bounded in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataIn(pub Metadata);
+
+impl<'de> Deserialize<'de> for MetadataIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = Metadata::deserialize(deserializer)?;
+        let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > limits::METADATA_BYTES_MAX {
+            let text = format!("metadata has {bytes} bytes; at most {} are allowed", limits::METADATA_BYTES_MAX);
+            return Err(serde::de::Error::custom(text));
+        }
+        Ok(Self(map))
+    }
+}
+
+fn map_of_texts() -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(RefOr::T(Schema::Object(ObjectBuilder::new().schema_type(Type::String).build()))))
+        .into()
+}
+
+impl PartialSchema for MetadataIn {
+    fn schema() -> RefOr<Schema> {
+        map_of_texts()
+    }
+}
+
+impl ToSchema for MetadataIn {}
+
+/// Extra headers of an endpoint, checked as `bellwire_core::header` says. Later ones replace earlier ones of the same name.
+#[derive(Clone, Default)]
+pub struct HeadersIn(pub Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for HeadersIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let mut kept: Vec<(String, String)> = Vec::with_capacity(map.len());
+        for (name, value) in map {
+            kept.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+            kept.push((name, value));
+        }
+        header::check_all(kept.iter().map(|(n, v)| (n.as_str(), v.as_str()))).map_err(serde::de::Error::custom)?;
+        Ok(Self(kept))
+    }
+}
+
+impl HeadersIn {
+    pub fn into_set(self) -> HeaderSet {
+        HeaderSet(self.0.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
+    }
+}
+
+impl PartialSchema for HeadersIn {
+    fn schema() -> RefOr<Schema> {
+        map_of_texts()
+    }
+}
+
+impl ToSchema for HeadersIn {}
