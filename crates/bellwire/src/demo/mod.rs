@@ -164,11 +164,12 @@ async fn publish(api: &Api, ledger: &Ledger, until: Until) -> anyhow::Result<()>
         let body = format!("{{\"eventType\":\"{}\",\"payload\":{}}}", payload.event_type, payload.text.trim());
         let path = ["app", "demo", "msg"];
         let query = vec![("with_content", "false".to_owned())];
+        ledger.view.publishing();
         let began = Instant::now();
         let answer = api.call(Call { method: "POST", path: &path, query, body: Some(body), ..Call::default() }).await?;
         let Some(id) = answer.get("id").and_then(Value::as_str) else { bail!("a message without an id: {answer}") };
         ledger.published(id, payload.event_type);
-        view::published(payload, id, began.elapsed())?;
+        ledger.view.published(payload, id, began.elapsed())?;
     }
     Ok(())
 }

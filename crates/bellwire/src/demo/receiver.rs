@@ -9,7 +9,7 @@ use bellwire_verify::{Key, SignedHeaders, TOLERANCE_SECONDS, Verifier, verify};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-use super::view;
+use super::view::View;
 use crate::receiver::{Answer, Incoming, Reply, serve_connection};
 use crate::terminal::thousands;
 
@@ -36,6 +36,7 @@ pub const ENDPOINTS: &[DemoEndpoint] = &[
 /// What was published, and what has arrived of it.
 #[derive(Default)]
 pub struct Ledger {
+    pub view: View,
     inner: Mutex<Accounts>,
 }
 
@@ -116,7 +117,7 @@ impl Ledger {
         }
         drop(accounts);
         // A terminal that is gone does not stop deliveries.
-        drop(view::delivered(endpoint.name, &id, attempt, status, is_genuine));
+        drop(self.view.delivered(endpoint.name, &id, attempt, status, is_genuine));
         if status == 200 { Reply::Ok } else { Reply::Status(status) }
     }
 }
