@@ -1,0 +1,256 @@
+//! The pipe end to end on the embedded store: each test is one promise to a sender or a receiver.
+
+use std::time::Duration;
+
+use bellwire_core::{AttemptStatus, HeaderSet, IdKind, Secret, Timestamp};
+use bellwire_store::{Task, TaskKind, TaskStatus};
+use bellwire_testkit::{Received, Receiver, Reply, TestApp, test_config};
+use bellwire_verify::{Key, SignedHeaders, verify};
+use bytes::Bytes;
+
+const PAYLOAD: &str = r#"{"order": 1, "spaces":   "kept", "u": "\u00e9"}"#;
+
+fn assert_signed(request: &Received, secrets: &[&str]) {
+    let verifiers: Vec<_> = secrets.iter().map(|secret| Key::parse(secret).unwrap().verifier()).collect();
+    let timestamp = request.header("webhook-timestamp").unwrap().parse().unwrap();
+    for verifier in &verifiers {
+        let headers = SignedHeaders::read(|name| request.header(name));
+        verify(&headers, &request.body, std::slice::from_ref(verifier), timestamp, 300).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_arrives_byte_exact_and_signed_at_every_endpoint_that_wants_it() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let all = app.endpoint(&application, receiver.url("/all"), |_| {}).await;
+    app.endpoint(&application, receiver.url("/some"), |e| e.event_types = Some(vec!["order.paid".into()])).await;
+    app.endpoint(&application, receiver.url("/other"), |e| e.event_types = Some(vec!["order.lost".into()])).await;
+    app.endpoint(&application, receiver.url("/off"), |e| e.disabled = true).await;
+    let message = app.publish(&application, "order.paid", PAYLOAD).await;
+    app.drain().await;
+    let got = receiver.received("/all");
+    assert_eq!(got.len(), 1);
+    assert_eq!(got[0].body, PAYLOAD.as_bytes());
+    assert_eq!(got[0].header("webhook-id"), Some(message.to_string().as_str()));
+    assert_eq!(got[0].header("content-type"), Some("application/json"));
+    assert_signed(&got[0], &[all.secret.current.expose()]);
+    assert_eq!(receiver.received("/some").len(), 1);
+    assert!(receiver.received("/other").is_empty() && receiver.received("/off").is_empty());
+    assert_eq!(app.attempts(&application, message).await, [(AttemptStatus::Success, 200); 2]);
+}
+
+#[tokio::test]
+async fn what_fails_is_retried_with_the_same_id_until_it_is_delivered() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    // (A drop on a kept-alive connection would be repeated at once on a fresh one, within the same attempt.)
+    receiver.script("/", [Reply::Drop, Reply::Status(500), Reply::Status(302)]);
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    let got = receiver.received("/");
+    assert_eq!(got.len(), 4);
+    assert!(got.iter().all(|request| request.header("webhook-id") == Some(message.to_string().as_str())));
+    assert!(got.iter().all(|request| request.body == PAYLOAD.as_bytes()));
+    let statuses = app.attempts(&application, message).await;
+    let fail = |code| (AttemptStatus::Fail, code);
+    assert_eq!(statuses, [fail(0), fail(500), fail(302), (AttemptStatus::Success, 200)]);
+}
+
+#[tokio::test]
+async fn an_exhausted_delivery_is_kept_and_can_be_resent() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.script("/", vec![Reply::Status(500); 4]);
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    assert_eq!(receiver.received("/").len(), 4, "one try and three retries");
+    app.engine.resend(application.id, message, endpoint.id, None).await.unwrap();
+    app.drain().await;
+    assert_eq!(app.attempts(&application, message).await.last(), Some(&(AttemptStatus::Success, 200)));
+}
+
+#[tokio::test]
+async fn retry_after_is_honoured() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    let busy = Reply::Full { status: 429, headers: vec![("retry-after", "1".into())], body: Bytes::new() };
+    receiver.script("/", [busy]);
+    app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    let got = receiver.received("/");
+    let pause = got[1].at - got[0].at;
+    assert!(pause >= Duration::from_millis(990), "only {pause:?} after it asked for a second");
+}
+
+#[tokio::test]
+async fn gone_disables_the_endpoint_and_says_so() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let operational = app.store().operational_application(app.org, app.engine.new_id(), app.now()).await.unwrap();
+    app.endpoint(&operational, receiver.url("/ops"), |_| {}).await;
+    let endpoint = app.endpoint(&application, receiver.url("/gone"), |_| {}).await;
+    receiver.always("/gone", Reply::Status(410));
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    let events = receiver.wait_for("/ops", 2).await;
+    let types: Vec<_> = events.iter().map(|e| serde_json::from_slice::<serde_json::Value>(&e.body).unwrap()["type"].clone()).collect();
+    assert!(types.contains(&"endpoint.disabled".into()) && types.contains(&"message.attempt.exhausted".into()), "{types:?}");
+    app.drain().await;
+    assert!(app.store().find_endpoint(application.id, &endpoint.id.to_string()).await.unwrap().unwrap().disabled);
+    assert_eq!(app.attempts(&application, message).await, [(AttemptStatus::Fail, 410)], "and it is not tried again");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_request() {
+    let config = bellwire_engine::EngineConfig { disable_after: Some(Duration::from_millis(120)), ..test_config() };
+    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.always("/", Reply::Status(500));
+    let since = app.now();
+    app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    let id = endpoint.id.to_string();
+    wait_until(|| async { app.store().find_endpoint(application.id, &id).await.unwrap().unwrap().disabled }).await;
+    app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    receiver.always("/", Reply::Status(200));
+    let before = receiver.received("/").len();
+    let mut endpoint = app.store().find_endpoint(application.id, &id).await.unwrap().unwrap();
+    endpoint.disabled = false;
+    app.update(endpoint.clone()).await;
+    let task = Task {
+        id: app.engine.new_id(),
+        org: app.org,
+        kind: TaskKind::EndpointRecover,
+        status: TaskStatus::Running,
+        app: application.id,
+        endpoint: endpoint.id,
+        since: Timestamp(since.0 - 1_000),
+        until: app.now(),
+        position: None,
+        messages_sent: 0,
+        created_at: app.now(),
+        updated_at: app.now(),
+    };
+    let task_id = task.id;
+    app.engine.recover(task, None).await.unwrap();
+    receiver.wait_for("/", before + 2).await;
+    wait_until(|| async { app.store().get_task(app.org, task_id).await.unwrap().unwrap().status == TaskStatus::Finished }).await;
+    app.drain().await;
+    assert_eq!(app.store().get_task(app.org, task_id).await.unwrap().unwrap().messages_sent, 2);
+    assert_eq!(receiver.received("/").len(), before + 2, "each missed message once");
+}
+
+#[tokio::test]
+async fn deliveries_waiting_at_a_stop_are_made_after_the_restart() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/hang"), |_| {}).await;
+    app.endpoint(&application, receiver.url("/fail"), |_| {}).await;
+    receiver.script("/hang", [Reply::Hang]);
+    receiver.script("/fail", vec![Reply::Status(500); 2]);
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for("/hang", 1).await;
+    receiver.wait_for("/fail", 1).await;
+    let app = app.restart().await;
+    app.drain().await;
+    let delivered = app.attempts(&application, message).await.iter().filter(|(s, _)| *s == AttemptStatus::Success).count();
+    assert_eq!(delivered, 2);
+}
+
+#[tokio::test]
+async fn both_keys_sign_during_a_rotation_and_custom_headers_go_along() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let mut endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    let old = endpoint.secret.current.clone();
+    endpoint.secret.rotate(app.engine.new_signing_secret(), app.now(), app.now().plus(Duration::from_secs(60)), 10);
+    endpoint.headers = HeaderSet(vec![("x-team".into(), Secret::new("payments")), ("authorization".into(), Secret::new("Bearer x"))]);
+    app.update(endpoint.clone()).await;
+    app.publish(&application, "a.b", PAYLOAD).await;
+    let got = &receiver.wait_for("/", 1).await[0];
+    assert_signed(got, &[old.expose(), endpoint.secret.current.expose()]);
+    assert_eq!(got.header("x-team"), Some("payments"));
+    assert_eq!(got.header("authorization"), Some("Bearer x"));
+}
+
+#[tokio::test]
+async fn a_hanging_endpoint_does_not_hold_up_another() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/hang"), |_| {}).await;
+    app.endpoint(&application, receiver.url("/quick"), |_| {}).await;
+    receiver.always("/hang", Reply::Hang);
+    for _ in 0..200 {
+        app.publish(&application, "a.b", PAYLOAD).await;
+    }
+    let got = receiver.wait_for("/quick", 200).await;
+    let spread = got[199].at - got[0].at;
+    assert!(spread < Duration::from_secs(3), "the timeout of the hanging one is seen in {spread:?}");
+}
+
+#[tokio::test]
+async fn a_forbidden_address_is_never_dialled_whatever_is_stored() {
+    let mut config = test_config();
+    config.egress = bellwire_core::egress::EgressPolicy::default();
+    config.retry.schedule.clear();
+    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    assert_eq!(app.attempts(&application, message).await, [(AttemptStatus::Fail, 0)]);
+    assert!(receiver.received("/").is_empty());
+}
+
+#[tokio::test]
+async fn a_message_with_a_delivery_time_waits_for_it() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    let mut message = app.message(&application, "a.b", PAYLOAD);
+    message.deliver_at = Some(app.now().plus(Duration::from_millis(600)));
+    let began = tokio::time::Instant::now();
+    app.publish_message(&application, message).await;
+    let got = receiver.wait_for("/", 1).await;
+    assert!(got[0].at - began >= Duration::from_millis(590));
+}
+
+#[tokio::test]
+async fn content_deleted_before_the_retry_is_not_sent() {
+    let mut config = test_config();
+    config.retry.schedule = vec![Duration::from_millis(300)];
+    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.always("/", Reply::Status(500));
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for("/", 1).await;
+    app.store().expunge_message_content(application.id, message).await.unwrap();
+    app.drain().await;
+    assert_eq!(receiver.received("/").len(), 1);
+}
+
+async fn wait_until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "did not happen within ten seconds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn ids_made_by_the_engine_continue_above_what_the_store_holds() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    let app = app.restart().await;
+    let next: bellwire_core::MessageId = app.engine.new_id();
+    assert!(next.key() > message.key());
+}
