@@ -7,6 +7,8 @@
 pub mod application;
 pub mod attempt;
 pub mod cipher;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod credential;
 pub mod delivery;
 pub mod endpoint;

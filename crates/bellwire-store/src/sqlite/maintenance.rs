@@ -31,8 +31,8 @@ fn is_unfinished(conn: &Connection) -> Outcome<bool> {
 fn drop_old(files: &mut Files, oldest_kept: Timestamp, report: &mut RetentionReport) -> Outcome<()> {
     let mut dropped = None;
     for at in 0..files.segments.len().saturating_sub(1) {
-        // All its messages were made before the next segment starts.
-        if key_to_timestamp(files.segments[at + 1].segment.start) > oldest_kept {
+        let last = files.segments[at].newest.unwrap_or(files.segments[at + 1].segment.start);
+        if key_to_timestamp(last) > oldest_kept {
             break;
         }
         if is_unfinished(&files.segments[at].file.conn)? {

@@ -1,0 +1,103 @@
+//! Endpoints.
+
+use bellwire_core::{Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, Secret, Timestamp};
+
+use super::world::{HOUR, World, fresh, is_replayed, page, walk};
+use crate::StoreError;
+
+pub async fn endpoints_read_back_whole(w: World) {
+    let app = w.new_application().await;
+    let mut endpoint = w.endpoint(app.id);
+    endpoint.uid = Some("hook".to_owned());
+    endpoint.description = "für | alle".to_owned();
+    endpoint.event_types = Some(vec!["a.b".to_owned(), "c".to_owned()]);
+    endpoint.channels = Some(vec!["project_1".to_owned()]);
+    endpoint.throttle_rate = Some(10);
+    endpoint.metadata.insert("k".to_owned(), "v".to_owned());
+    endpoint.headers = HeaderSet(vec![("authorization".to_owned(), Secret::new("Bearer x")), ("x-team".to_owned(), Secret::new("pay"))]);
+    endpoint.secret.rotate(Secret::new("whsec_bmV3"), w.now(), w.now().plus(HOUR), 10);
+    endpoint.health = EndpointHealth { failing_since: Some(Timestamp(5)) };
+    assert_eq!(fresh(w.store.create_endpoint(endpoint.clone(), Some(w.keyed(1, 1))).await.unwrap()), endpoint);
+    assert!(is_replayed(&w.store.create_endpoint(w.endpoint(app.id), Some(w.keyed(1, 1))).await.unwrap()));
+    for name in [endpoint.id.to_string(), "hook".to_owned()] {
+        assert_eq!(w.store.find_endpoint(app.id, &name).await.unwrap().as_ref(), Some(&endpoint));
+        assert_eq!(w.store.find_endpoint(w.id(), &name).await.unwrap(), None, "another application's");
+    }
+    assert_eq!(w.store.endpoint_for_delivery(endpoint.id).await.unwrap(), Some((app.clone(), endpoint.clone())));
+    assert_eq!(w.store.endpoints_of(app.id).await.unwrap(), std::slice::from_ref(&endpoint));
+    assert_eq!(w.store.list_endpoints(app.id, page(5)).await.unwrap().rows, [endpoint.clone()]);
+    let guessed = EndpointId::from_key_and_tail(endpoint.id.key(), [0xee; 12]);
+    assert_eq!(w.store.endpoint_for_delivery(guessed).await.unwrap(), None);
+}
+
+pub async fn uids_are_unique_in_their_application(w: World) {
+    let [one, two] = [w.new_application().await.id, w.new_application().await.id];
+    let with_uid = |app| Endpoint { uid: Some("hook".to_owned()), ..w.endpoint(app) };
+    let first = fresh(w.store.create_endpoint(with_uid(one), None).await.unwrap());
+    let taken = w.store.create_endpoint(with_uid(one), None).await;
+    assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
+    fresh(w.store.create_endpoint(with_uid(two), None).await.unwrap());
+    let mut second = w.new_endpoint(one).await;
+    second.uid = Some("hook".to_owned());
+    let taken = w.store.update_endpoint(second.clone(), None).await;
+    assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
+    w.store.delete_endpoint(one, first.id, w.now()).await.unwrap();
+    fresh(w.store.update_endpoint(second, None).await.unwrap());
+}
+
+pub async fn updating_replaces_all_but_identity(w: World) {
+    let app = w.new_application().await.id;
+    let before = w.new_endpoint(app).await;
+    w.pass(HOUR);
+    let mut changed = before.clone();
+    changed.url = "https://elsewhere.example/".to_owned();
+    changed.event_types = Some(vec![]);
+    changed.disabled = true;
+    changed.secret.rotate(Secret::new("whsec_bmV3"), w.now(), w.now().plus(HOUR), 10);
+    changed.updated_at = w.now();
+    let sent = Endpoint { created_at: w.now(), ..changed.clone() };
+    fresh(w.store.update_endpoint(sent.clone(), Some(w.keyed(1, 1))).await.unwrap());
+    assert!(is_replayed(&w.store.update_endpoint(sent, Some(w.keyed(1, 1))).await.unwrap()));
+    assert_eq!(w.store.find_endpoint(app, &before.id.to_string()).await.unwrap(), Some(changed));
+    let unknown = w.store.update_endpoint(w.endpoint(app), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound("endpoint"))), "{unknown:?}");
+}
+
+pub async fn health_never_overwrites_a_change_made_meanwhile(w: World) {
+    let app = w.new_application().await.id;
+    let mut endpoint = w.new_endpoint(app).await;
+    endpoint.url = "https://changed.example/".to_owned();
+    fresh(w.store.update_endpoint(endpoint.clone(), None).await.unwrap());
+    let failing = EndpointHealth { failing_since: Some(w.now()) };
+    assert!(!w.store.set_endpoint_health(endpoint.id, failing, false, w.now()).await.unwrap());
+    let found = w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap().unwrap();
+    assert_eq!(found, Endpoint { health: failing, ..endpoint.clone() });
+    w.pass(HOUR);
+    assert!(w.store.set_endpoint_health(endpoint.id, failing, true, w.now()).await.unwrap(), "disabled by this call");
+    assert!(!w.store.set_endpoint_health(endpoint.id, failing, true, w.now()).await.unwrap(), "it was disabled already");
+    assert!(w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap().unwrap().disabled);
+    let healthy = EndpointHealth::default();
+    assert!(!w.store.set_endpoint_health(endpoint.id, healthy, false, w.now()).await.unwrap());
+    let found = w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap().unwrap();
+    assert!(found.disabled && found.health == healthy, "recovering does not enable");
+}
+
+pub async fn deleted_endpoints_are_gone(w: World) {
+    let [app, other] = [w.new_application().await.id, w.new_application().await.id];
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(w.new_endpoint(app).await.id);
+    }
+    let disabled = Endpoint { disabled: true, ..w.endpoint(app) };
+    ids.push(fresh(w.store.create_endpoint(disabled, None).await.unwrap()).id);
+    let deleted = w.new_endpoint(app).await.id;
+    w.new_endpoint(other).await;
+    assert!(!w.store.delete_endpoint(other, deleted, w.now()).await.unwrap(), "not in that application");
+    assert!(w.store.delete_endpoint(app, deleted, w.now()).await.unwrap());
+    assert!(!w.store.delete_endpoint(app, deleted, w.now()).await.unwrap());
+    assert_eq!(w.store.endpoint_for_delivery(deleted).await.unwrap(), None);
+    assert_eq!(w.store.find_endpoint(app, &deleted.to_string()).await.unwrap(), None);
+    let all: Vec<_> = w.store.endpoints_of(app).await.unwrap().iter().map(|endpoint| endpoint.id).collect();
+    assert_eq!(all, ids, "disabled ones are in it, deleted ones are not");
+    walk(&ids, |endpoint: &Endpoint| endpoint.id, async |query| w.store.list_endpoints(app, query).await.unwrap()).await;
+}

@@ -1,0 +1,92 @@
+//! What every backend has to do, written against `Arc<dyn Store>` alone: no SQL, no files.
+//!
+//! A backend's test opens a fresh store for each of [`CASES`] and runs it. A case panics where the store is wrong; its name says
+//! what would be broken. Each case names the trait methods it puts to the test, so that a test can see that none is left out.
+// A suite of tests: a panic is how it reports.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+mod application;
+mod attempt;
+mod credential;
+mod delivery;
+mod endpoint;
+mod event_type;
+mod maintenance;
+mod message;
+mod task;
+mod world;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::Store;
+pub use world::World;
+
+/// One case of the suite.
+pub struct Case {
+    pub name: &'static str,
+    /// Names of the trait methods it exercises.
+    pub covers: &'static [&'static str],
+    /// Runs it on a fresh store.
+    pub run: fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+macro_rules! cases {
+    ($($module:ident::$name:ident covers $($method:ident)+;)+) => {
+        /// The suite.
+        pub const CASES: &[Case] = &[$(Case {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            covers: &[$(stringify!($method)),+],
+            run: |store| Box::pin(async move { $module::$name(World::new(store)).await }),
+        }),+];
+    };
+}
+
+cases! {
+    application::applications_are_found_by_id_and_uid_in_their_organisation_only covers create_application find_application get_application;
+    application::uids_are_unique_among_living_applications covers create_application update_application delete_application;
+    application::lists_page_in_both_directions covers list_applications;
+    application::lists_can_leave_out_applications_by_their_endpoints covers list_applications create_endpoint;
+    application::the_operational_application_is_one_and_hidden covers operational_application list_applications find_application;
+    application::deleting_an_application_takes_its_endpoints_along covers delete_application find_endpoint endpoint_for_delivery;
+    application::creating_twice_under_one_key_answers_the_same covers create_application find_idempotent;
+    endpoint::endpoints_read_back_whole covers create_endpoint find_endpoint endpoint_for_delivery endpoints_of list_endpoints;
+    endpoint::uids_are_unique_in_their_application covers create_endpoint update_endpoint;
+    endpoint::updating_replaces_all_but_identity covers update_endpoint;
+    endpoint::health_never_overwrites_a_change_made_meanwhile covers set_endpoint_health;
+    endpoint::deleted_endpoints_are_gone covers delete_endpoint list_endpoints endpoints_of;
+    event_type::event_types_are_created_once_and_revived covers create_event_type get_event_type;
+    event_type::lists_page_by_name covers list_event_types;
+    event_type::putting_and_expunging covers put_event_type expunge_event_type;
+    message::messages_read_back_byte_for_byte covers accept find_message load_message;
+    message::lists_filter_and_page covers list_messages;
+    message::an_event_id_makes_one_message covers accept find_message;
+    message::an_idempotency_key_makes_one_message_however_many_ask covers accept;
+    message::a_conflict_is_nobody_elses covers accept;
+    message::expunging_deletes_the_payload_alone covers expunge_message_content;
+    delivery::commits_are_told_before_they_are_answered covers set_sink accept record_attempt;
+    delivery::first_tries_stay_queued_until_recorded covers load_first_tries record_attempt count_unfinished;
+    delivery::a_fan_out_is_queued_by_endpoint covers load_first_tries;
+    delivery::failures_are_retried_in_order_of_time covers load_retries record_attempt count_unfinished;
+    delivery::scheduled_messages_wait_for_their_time covers accept load_retries load_first_tries;
+    delivery::requeueing_repeats_what_ended covers requeue load_retries;
+    delivery::requeueing_remembers_the_schedule covers requeue load_retries record_attempt;
+    attempt::attempts_are_listed_by_endpoint_and_by_message covers list_attempts_of_endpoint list_attempts_of_message get_attempt;
+    attempt::attempt_lists_filter covers list_attempts_of_endpoint list_attempts_of_message;
+    attempt::attempt_lists_page covers list_attempts_of_endpoint list_attempts_of_message;
+    attempt::expunging_deletes_the_response_alone covers expunge_attempt_content;
+    attempt::deliveries_show_their_latest_state covers list_attempted_messages list_attempted_endpoints;
+    attempt::attempted_lists_page covers list_attempted_messages list_attempted_endpoints;
+    attempt::counters_count_every_delivery_once covers count_deliveries requeue;
+    credential::api_keys_live_until_revoked covers create_api_key get_api_key list_api_keys revoke_api_key touch_api_key;
+    credential::revoked_tokens_are_remembered covers revoke_token is_token_revoked;
+    credential::answers_are_replayed_for_a_day covers store_idempotent find_idempotent;
+    task::tasks_are_kept_and_listed covers create_task get_task list_tasks finish_task;
+    task::recovery_requeues_what_was_missed_once covers recover_step;
+    maintenance::the_last_key_is_above_all covers last_key;
+    maintenance::retention_drops_what_is_old_and_finished covers retain;
+    maintenance::payloads_go_when_they_expire covers retain;
+    maintenance::a_store_reports_on_itself covers ping report check;
+    maintenance::a_closed_store_answers_so covers close;
+}
