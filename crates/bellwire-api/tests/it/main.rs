@@ -1,4 +1,14 @@
 //! The API as its callers see it: an in-process router over a real store and a real engine.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bad_input;
 mod contract;
+mod credential;
+mod cursor;
+mod harness;
+mod idempotency;
+mod patch;
+mod portal;
+mod server;
+mod tenancy;
+mod tour;
