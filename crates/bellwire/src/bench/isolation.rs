@@ -16,8 +16,26 @@ use super::target::Target;
 const ENDPOINTS: usize = 100;
 /// All endpoints together: each gets a few messages a second.
 const PER_SECOND: u32 = 500;
+/// Before each measurement.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// Deliveries of the healthy ones must be there this long after the last message.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whether the first endpoint hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hanging {
+    None,
+    One,
+}
+
+impl Hanging {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "all healthy",
+            Self::One => "one of 100 hanging",
+        }
+    }
+}
 
 /// The healthy endpoints' latencies, published to arrived.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,48 +50,30 @@ pub struct Isolation {
     pub p99_ratio: f64,
 }
 
-/// Runs `rounds` pairs of rounds of `duration` each.
+impl Isolation {
+    /// Puts the rounds together: (without, with one hanging), pair by pair.
+    pub fn of(pairs: &[(Quantiles, Quantiles)]) -> Self {
+        let (without, with): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+        Self {
+            endpoints: ENDPOINTS,
+            per_second: PER_SECOND,
+            rounds: pairs.len(),
+            p99_ratio: median(pairs.iter().map(|(without, with)| ratio(with.p99_ms, without.p99_ms))),
+            without: Quantiles::median(&without),
+            with_one_hanging: Quantiles::median(&with),
+        }
+    }
+}
+
+/// One round on a server without load: the healthy endpoints' latencies while all get messages.
 ///
 /// # Errors
 /// The server failed.
-pub async fn measure(
+pub async fn one_round(
     target: &Target,
     receiver: &Receiver,
     tag: &str,
-    rounds: usize,
-    duration: Duration,
-) -> anyhow::Result<Isolation> {
-    let (mut without, mut with) = (Vec::new(), Vec::new());
-    for round in 0..rounds.max(1) {
-        // Which of the two comes first takes turns too.
-        for hanging in [round % 2 == 1, round % 2 == 0] {
-            let quantiles = one_round(target, receiver, &format!("{tag}-{round}-{hanging}"), hanging, duration).await?;
-            report::note(&format!(
-                "isolation, round {}, {}: p50 {:.2} ms, p99 {:.2} ms",
-                round + 1,
-                if hanging { "one of 100 hanging" } else { "all healthy" },
-                quantiles.p50_ms,
-                quantiles.p99_ms
-            ));
-            if hanging { &mut with } else { &mut without }.push(quantiles);
-        }
-    }
-    let ratios = with.iter().zip(&without).map(|(with, without)| ratio(with.p99_ms, without.p99_ms));
-    Ok(Isolation {
-        endpoints: ENDPOINTS,
-        per_second: PER_SECOND,
-        rounds: rounds.max(1),
-        p99_ratio: median(ratios),
-        without: Quantiles::median(&without),
-        with_one_hanging: Quantiles::median(&with),
-    })
-}
-
-async fn one_round(
-    target: &Target,
-    receiver: &Receiver,
-    tag: &str,
-    hanging: bool,
+    hanging: Hanging,
     duration: Duration,
 ) -> anyhow::Result<Quantiles> {
     let prefix = format!("/p/{tag}-isolation/");
@@ -81,23 +81,42 @@ async fn one_round(
     for n in 0..ENDPOINTS {
         // The one that may hang is never counted, so that both rounds compare the same ninety-nine.
         let path = match (n, hanging) {
-            (0, true) => format!("/hang/{tag}"),
-            (0, false) => format!("/p/{tag}-other"),
+            (0, Hanging::One) => format!("/hang/{tag}"),
+            (0, Hanging::None) => format!("/p/{tag}-other"),
             _ => format!("{prefix}{n}"),
         };
         apps.push(target.set_up("isolation", &[receiver.url(&path)]).await?.0);
     }
+    // Connections are opened and caches filled before anything counts; the hanging one shows itself only after that.
+    publish(target, receiver, &apps[1..], &prefix, WARM_UP, 0).await?;
+    receiver.clear(&prefix).await?;
+    publish(target, receiver, &apps, &prefix, duration, 1).await?;
+    let quantiles = receiver.stats(&prefix).await?.latency;
+    report::note(&format!("{}: p50 {:.2} ms, p99 {:.2} ms", hanging.as_str(), quantiles.p50_ms, quantiles.p99_ms));
+    Ok(quantiles)
+}
+
+/// Publishes to `apps` in turn and waits for the deliveries below `prefix`; each round through all of them has `uncounted`
+/// messages that go elsewhere.
+async fn publish(
+    target: &Target,
+    receiver: &Receiver,
+    apps: &[String],
+    prefix: &str,
+    duration: Duration,
+    uncounted: u64,
+) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::default());
-    let loaded = OpenLoop { per_second: PER_SECOND, duration }.run(target, &apps, &progress).await?;
+    let loaded = OpenLoop { per_second: PER_SECOND, duration }.run(target, apps, &progress).await?;
     let total = loaded.acknowledged;
-    let expected = total - total.div_ceil(ENDPOINTS as u64);
+    let expected = total - uncounted * total.div_ceil(apps.len() as u64);
     let deadline = tokio::time::Instant::now() + ARRIVAL_TIMEOUT;
-    while receiver.count(&prefix).await?.unique < expected {
+    while receiver.count(prefix).await?.unique < expected {
         anyhow::ensure!(
             tokio::time::Instant::now() < deadline,
             "deliveries of healthy endpoints are missing after {ARRIVAL_TIMEOUT:?}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(receiver.stats(&prefix).await?.latency)
+    Ok(())
 }

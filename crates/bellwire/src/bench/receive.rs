@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::process::Process;
@@ -66,6 +67,14 @@ impl Receiver {
     pub async fn count(&self, prefix: &str) -> anyhow::Result<Arrivals> {
         self.reader().count(prefix).await
     }
+
+    /// Forgets what arrived at paths that begin with `prefix`.
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub async fn clear(&self, prefix: &str) -> anyhow::Result<()> {
+        self.reader().ask::<serde::de::IgnoredAny>("clear", prefix).await.map(drop)
+    }
 }
 
 impl Reader {
@@ -75,7 +84,7 @@ impl Reader {
         self.ask("count", prefix).await
     }
 
-    async fn ask(&self, what: &str, prefix: &str) -> anyhow::Result<Arrivals> {
+    async fn ask<T: DeserializeOwned>(&self, what: &str, prefix: &str) -> anyhow::Result<T> {
         let request = format!("GET /{what}?{prefix} HTTP/1.1\r\nhost: {}\r\n\r\n", self.0);
         let exchange = async {
             let mut wire = Wire::connect(self.0).await?;

@@ -2,7 +2,7 @@
 //! message was under way. Reports over HTTP on the same address.
 //!
 //! `/p/<name>` counts, `/fail/<name>` counts and answers 500, `/hang/<name>` never answers; `/stats?<prefix>` sums up all
-//! paths that begin with the prefix, `/count?<prefix>` the same without latencies.
+//! paths that begin with the prefix, `/count?<prefix>` the same without latencies, `/clear?<prefix>` forgets them.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -114,10 +114,22 @@ impl Counting {
         Some(stats)
     }
 
+    /// Forgets what arrived below a prefix.
+    fn clear(&self, prefix: &str) -> Reply {
+        for (_, stats) in self.paths.lock().iter().filter(|(path, _)| path.starts_with(prefix)) {
+            let mut stats = stats.lock();
+            (stats.arrived, stats.unique, stats.first_nanos, stats.last_nanos) = (0, 0, 0, 0);
+            stats.latencies.reset();
+            stats.seen.clear();
+        }
+        Reply::Json("{}".to_owned())
+    }
+
     fn report(&self, path: &str) -> Option<Reply> {
         let (prefix, with_latency) = match path.split_once('?')? {
             ("/stats", prefix) => (prefix, true),
             ("/count", prefix) => (prefix, false),
+            ("/clear", prefix) => return Some(self.clear(prefix)),
             _ => return None,
         };
         let paths: Vec<_> = {
@@ -243,5 +255,10 @@ mod tests {
         assert!(seen.latency.p50_ms >= 4.9 && seen.latency.p50_ms < 1_000.0, "{seen:?}");
         assert_eq!(stats(&mut counting, "/fail/").arrived, 1);
         assert_eq!(stats(&mut counting, "/p/z").arrived, 0);
+        post(&mut counting, "/clear?/p/a/", b"");
+        let cleared = stats(&mut counting, "/p/a/");
+        assert_eq!((cleared.arrived, cleared.unique, cleared.latency.samples), (0, 0, 0));
+        post(&mut counting, "/p/a/1", payload.stamp(now_nanos(), 1));
+        assert_eq!(stats(&mut counting, "/p/a/").unique, 1);
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::isolation::{self, Isolation};
-use super::latency::{median, ratio};
+use super::isolation::{self, Hanging, Isolation};
+use super::latency::{Quantiles, median, ratio};
 use super::phase::{Bench, Measured};
 use super::prefill::{self, Flat};
 use super::receive::Receiver;
@@ -75,7 +75,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     };
     let mut results = Results::default();
     if args.isolation {
-        results.isolation = Some(session.isolation(args.runs as usize).await?);
+        results.isolation = Some(session.isolation(args.runs).await?);
     } else if let Some(messages) = args.prefill {
         results.flat = Some(prefill::compare(&session, messages, args.pending, args.runs).await?);
     } else {
@@ -155,15 +155,33 @@ impl Session {
         bench.run(phase.name(), phase.shape(), self.duration).await.with_context(|| format!("phase {}", phase.name()))
     }
 
-    async fn isolation(&self, rounds: usize) -> anyhow::Result<Isolation> {
+    /// Rounds without and with a hanging endpoint take turns, and so does which of the two comes first: a machine that drifts
+    /// drifts for both. Each round has a server of its own, since attempts that hang outlast theirs.
+    async fn isolation(&self, rounds: u32) -> anyhow::Result<Isolation> {
+        let mut pairs = Vec::new();
+        for round in 1..=rounds {
+            report::note(&format!("round {round} of {rounds}"));
+            let order = if round % 2 == 1 { [Hanging::None, Hanging::One] } else { [Hanging::One, Hanging::None] };
+            let first = self.isolation_round(order[0]).await?;
+            let second = self.isolation_round(order[1]).await?;
+            pairs.push(if order[0] == Hanging::None { (first, second) } else { (second, first) });
+        }
+        Ok(Isolation::of(&pairs))
+    }
+
+    async fn isolation_round(&self, hanging: Hanging) -> anyhow::Result<Quantiles> {
         let tag = self.tag();
         if let Some(target) = &self.external {
-            return isolation::measure(target, &self.receiver, &tag, rounds, self.duration).await;
+            return isolation::one_round(target, &self.receiver, &tag, hanging, self.duration).await;
         }
         let data_dir = self.folder.join(&tag);
         std::fs::create_dir_all(&data_dir)?;
         let server = Server::start(&data_dir, None)?;
-        isolation::measure(&server.target, &self.receiver, &tag, rounds, self.duration).await
+        let quantiles = isolation::one_round(&server.target, &self.receiver, &tag, hanging, self.duration).await?;
+        // Killed, not stopped: a clean stop would wait for what hangs.
+        drop(server);
+        std::fs::remove_dir_all(&data_dir)?;
+        Ok(quantiles)
     }
 }
 
@@ -173,8 +191,8 @@ pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase) -> Option<PhaseRun> {
     let first = of.first()?;
     let middle = |field: fn(&PhaseRun) -> f64| median(of.iter().map(|run| field(run)));
     let whole = |field: fn(&PhaseRun) -> u64| median(of.iter().map(|run| field(run) as f64)) as u64;
-    let quantiles = |field: fn(&PhaseRun) -> super::latency::Quantiles| {
-        super::latency::Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>())
+    let quantiles = |field: fn(&PhaseRun) -> Quantiles| {
+        Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>())
     };
     Some(PhaseRun {
         phase: first.phase,
