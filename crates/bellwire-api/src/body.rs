@@ -28,7 +28,8 @@ pub async fn read(mut body: Body, headers: &HeaderMap, max: usize) -> Result<Byt
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| ApiError::new(Code::BadRequest, "the body broke off; send the request again, whole"))?;
+            let frame =
+                frame.map_err(|_| ApiError::new(Code::BadRequest, "the body broke off; send the request again, whole"))?;
             let Ok(data) = frame.into_data() else { continue };
             if first.len() + rest.len() + data.len() > max {
                 return Err(too_large());
@@ -105,7 +106,10 @@ fn locate<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error)
         text.truncate(at);
     }
     // The name of a missing or repeated field belongs to the place.
-    let named = ["missing field `", "duplicate field `"].iter().find_map(|start| text.strip_prefix(start)).map(|rest| rest.trim_end_matches('`').to_owned());
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| text.strip_prefix(start))
+        .map(|rest| rest.trim_end_matches('`').to_owned());
     let kind = match () {
         () if text.starts_with("missing field") => "value_error.missing",
         () if text.starts_with("invalid type") => "type_error",

@@ -54,7 +54,7 @@ async fn serve(route: &'static Route, request: Request, api: ApiState) -> Respon
     let result = match Call::new(&api, route, request).await {
         Ok(call) => {
             org = call.principal.as_ref().map(|principal| principal.org);
-            (route.run)(call).await
+            run(route, call).await
         }
         Err(error) => Err(error),
     };
@@ -64,7 +64,13 @@ async fn serve(route: &'static Route, request: Request, api: ApiState) -> Respon
             let mut request_id = String::new();
             if let ApiError::Internal { cause } = &error {
                 request_id = u64::from_be_bytes(api.engine().random_bytes()).to_string();
-                tracing::error!(request.id = request_id, http.route = route.path, operation = route.op.id, cause, "request failed");
+                tracing::error!(
+                    request.id = request_id,
+                    http.route = route.path,
+                    operation = route.op.id,
+                    cause,
+                    "request failed"
+                );
             }
             error.into_response(&request_id)
         }
@@ -79,6 +85,18 @@ async fn serve(route: &'static Route, request: Request, api: ApiState) -> Respon
         );
     }
     response
+}
+
+/// Runs the handler. What writes runs in a task of its own, so that it comes to its end even if the caller goes away: the
+/// engine must be told of every write that commits. (Publishing tells nobody, and is spared the task.)
+async fn run(route: &'static Route, call: Call) -> Answer {
+    if !route.is_detached() {
+        return (route.run)(call).await;
+    }
+    match tokio::spawn((route.run)(call)).await {
+        Ok(answer) => answer,
+        Err(error) => Err(ApiError::internal(format!("handler broke off: {error}"))),
+    }
 }
 
 impl Call {

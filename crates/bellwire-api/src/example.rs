@@ -23,7 +23,10 @@ pub fn payload(event_type: &EventType, index: u32) -> Result<Bytes, String> {
 /// The schema of the highest version: by number where versions are numbers, else by name.
 fn newest(event_type: &EventType) -> Option<Value> {
     let versions: Map<String, Value> = serde_json::from_str(event_type.schemas.as_deref()?).ok()?;
-    versions.into_iter().max_by(|(a, _), (b, _)| (a.parse::<u64>().ok(), a).cmp(&(b.parse::<u64>().ok(), b))).map(|(_, schema)| schema)
+    versions
+        .into_iter()
+        .max_by(|(a, _), (b, _)| (a.parse::<u64>().ok(), a).cmp(&(b.parse::<u64>().ok(), b)))
+        .map(|(_, schema)| schema)
 }
 
 fn given(schema: &Value, index: u32) -> Result<Option<Value>, String> {

@@ -1,7 +1,7 @@
 //! Striped locks: control writes that read before they write take turns, so that no change is lost between two of them.
 
-use std::hash::{BuildHasher, RandomState};
 use std::hash::Hash;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use bellwire_core::limits;

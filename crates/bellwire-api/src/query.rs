@@ -51,8 +51,9 @@ impl Query {
 
     pub fn timestamp(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let parse = |value: &str| {
-            Timestamp::parse_rfc3339(value)
-                .ok_or_else(|| invalid(name, format!("{} is not a date-time such as 2026-11-20T10:00:00Z (RFC 3339)", shown(value))))
+            Timestamp::parse_rfc3339(value).ok_or_else(|| {
+                invalid(name, format!("{} is not a date-time such as 2026-11-20T10:00:00Z (RFC 3339)", shown(value)))
+            })
         };
         self.get(name).map(parse).transpose()
     }
@@ -119,7 +120,13 @@ impl Query {
         };
         let (travel, cursor) = iterator::read(text);
         let cursor = cursor.parse().map_err(|_| {
-            invalid("iterator", format!("{} is not an iterator of this list; pass on `iterator` or `prevIterator` of an earlier answer", shown(text)))
+            invalid(
+                "iterator",
+                format!(
+                    "{} is not an iterator of this list; pass on `iterator` or `prevIterator` of an earlier answer",
+                    shown(text)
+                ),
+            )
         })?;
         Ok(PageQuery { limit, order, after: Some(cursor), backwards: travel == Travel::Backward })
     }

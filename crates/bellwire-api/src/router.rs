@@ -14,8 +14,8 @@ use crate::call::{Call, Run, Serve};
 use crate::error::{ApiError, Code};
 use crate::openapi::operation::Operation;
 use crate::route::{
-    api_key, application, attempt, auth, endpoint, endpoint_action, endpoint_header, endpoint_secret, event_type, health, message,
-    not_served, operational, server, task,
+    api_key, application, attempt, auth, endpoint, endpoint_action, endpoint_header, endpoint_secret, event_type, health,
+    message, not_served, operational, server, task,
 };
 
 /// What a route asks of the credential.
@@ -46,6 +46,13 @@ pub struct Route {
     pub run: Run,
 }
 
+impl Route {
+    /// Whether the handler goes on when the caller goes away: everything that changes what the engine has cached.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.method != Method::GET && self.op.id != message::CREATE.id
+    }
+}
+
 macro_rules! routes {
     ($($method:ident $path:literal $access:ident $reach:ident $doc:path => $run:path;)+) => {
         &[$(Route {
@@ -60,9 +67,15 @@ macro_rules! routes {
 }
 
 macro_rules! access {
-    (Public) => { Access::Public };
-    (Any) => { Access::Any };
-    ($scope:ident) => { Access::Scope(Scope::$scope) };
+    (Public) => {
+        Access::Public
+    };
+    (Any) => {
+        Access::Any
+    };
+    ($scope:ident) => {
+        Access::Scope(Scope::$scope)
+    };
 }
 
 /// All of them. `scope` and `reach` are checked before the handler runs.
@@ -175,7 +188,8 @@ impl Api {
         let router = router
             .fallback(|uri: Uri| async move {
                 let shown: String = uri.path().chars().take(128).collect();
-                ApiError::new(Code::RouteNotFound, format!("there is no path {shown:?}; /docs shows all there are")).into_response("")
+                ApiError::new(Code::RouteNotFound, format!("there is no path {shown:?}; /docs shows all there are"))
+                    .into_response("")
             })
             .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
                 let shown: String = uri.path().chars().take(128).collect();
@@ -218,7 +232,6 @@ fn without_trailing_slash(request: &mut Request<Body>) {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,7 +244,12 @@ mod tests {
             assert!(is_scoped || open.contains(&route.path), "{} {} can be used without a scope", route.method, route.path);
             let writes = route.method != Method::GET;
             if let Access::Scope(scope) = route.access {
-                assert!(!writes || !scope.as_str().ends_with(":read"), "{} {} writes with a reading scope", route.method, route.path);
+                assert!(
+                    !writes || !scope.as_str().ends_with(":read"),
+                    "{} {} writes with a reading scope",
+                    route.method,
+                    route.path
+                );
             }
         }
     }

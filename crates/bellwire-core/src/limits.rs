@@ -26,6 +26,8 @@ pub const INTERIM_RESPONSES_MAX: usize = 8;
 pub const ENDPOINT_HEADERS_MAX: usize = 32;
 pub const ENDPOINT_HEADERS_BYTES_MAX: usize = 8 * 1024;
 pub const HEADER_NAME_BYTES_MAX: usize = 128;
+/// Content type of a raw payload: a media type with a parameter or two.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
 /// URL of an endpoint; browsers and proxies agree on about this much.
 pub const URL_BYTES_MAX: usize = 2_048;
 /// Names, descriptions and metadata: long enough for people, short enough to list.

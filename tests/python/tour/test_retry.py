@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 import standardwebhooks
-from svix.api import ApplicationIn, EndpointIn, EndpointPatch, MessageIn, RecoverIn
+from svix.api import ApplicationIn, EndpointIn, EndpointPatch, MessageAttemptListByMsgOptions, MessageIn, RecoverIn
 from svix.models import MessageStatus, OperationalWebhookEndpointIn
 
 from conftest import client
@@ -15,10 +15,11 @@ from receiver import Answer
 
 
 def attempts_of(svix, app, message, count: int):
-    """The attempts of a message, oldest first, once there are `count`."""
+    """The attempts of a message with their content, oldest first, once there are `count`."""
+    options = MessageAttemptListByMsgOptions(with_content=True)
 
     def enough():
-        found = svix.message_attempt.list_by_msg(app.id, message.id).data
+        found = svix.message_attempt.list_by_msg(app.id, message.id, options).data
         return found[::-1] if len(found) >= count else None
 
     return wait_until(enough, 10, f"{count} attempts recorded")
@@ -115,20 +116,21 @@ def test_operational_webhooks_tell_of_what_needs_a_human(svix, receiver):
     try:
         app = svix.application.create(ApplicationIn(name="In trouble"))
         gone, failing = receiver.hook("gone").always(410), receiver.hook("failing").always(500)
-        told = svix.endpoint.create(app.id, EndpointIn(url=gone.url))
+        ended = svix.endpoint.create(app.id, EndpointIn(url=gone.url))
         publish(svix, app)
-        wait_until(lambda: svix.endpoint.get(app.id, told.id).disabled, 5, "disabled after 410")
+        wait_until(lambda: svix.endpoint.get(app.id, ended.id).disabled, 5, "disabled after 410")
         failed = svix.endpoint.create(app.id, EndpointIn(url=failing.url))
         message = publish(svix, app)
 
-        def events() -> dict[str, dict]:
-            return {(e := json.loads(d.body))["type"]: e for d in news.deliveries if app.id in d.body.decode()}
+        def told(event_type: str, endpoint) -> list[dict]:
+            events = [json.loads(d.body) for d in news.deliveries]
+            return [e["data"] for e in events if e["type"] == event_type and e["data"]["endpointId"] == endpoint.id]
 
-        expected = {"endpoint.created", "endpoint.disabled", "message.attempt.exhausted"}
-        wait_until(lambda: expected <= events().keys(), 10, f"{expected} among the operational webhooks, got {events().keys()}")
-        disabled, exhausted = events()["endpoint.disabled"]["data"], events()["message.attempt.exhausted"]["data"]
-        assert disabled["endpointId"] == told.id and disabled["appId"] == app.id
-        assert (exhausted["msgId"], exhausted["endpointId"]) == (message.id, failed.id)
+        exhausted = wait_until(lambda: told("message.attempt.exhausted", failed), 10, "message.attempt.exhausted")[0]
+        disabled = wait_until(lambda: told("endpoint.disabled", ended), 10, "endpoint.disabled")[0]
+        wait_until(lambda: told("endpoint.created", failed), 10, "endpoint.created")
+        assert disabled["appId"] == app.id and disabled["appUid"] == app.uid
+        assert exhausted["msgId"] == message.id and exhausted["lastAttempt"]["responseStatusCode"] == 500
         secret = svix.operational_webhook.endpoint.get_secret(operational.id).key
         standardwebhooks.Webhook(secret).verify(news.deliveries[0].body, news.deliveries[0].headers)
     finally:

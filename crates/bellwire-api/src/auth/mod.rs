@@ -39,7 +39,10 @@ pub enum Source {
     ApiKey(ApiKeyId),
     /// A Svix-style token.
     Jwt,
-    Portal { token: TokenId, expires_at: Timestamp },
+    Portal {
+        token: TokenId,
+        expires_at: Timestamp,
+    },
 }
 
 #[derive(Clone)]
@@ -54,6 +57,12 @@ pub struct Sessions {
     cache: Cache<[u8; 32], Session>,
     /// Counts revocations: what was looked up while one happened is not remembered.
     generation: AtomicU64,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Sessions {
@@ -166,11 +175,8 @@ async fn check_api_key(api: &ApiState, text: &str, now: Timestamp) -> Result<(Pr
     if record.expires_at.is_some_and(|at| at <= now) {
         return Err(failed("the API key has expired"));
     }
-    let scopes = record
-        .scopes
-        .iter()
-        .filter_map(|name| ScopeSet::parse([name.as_str()]).ok())
-        .fold(ScopeSet::default(), ScopeSet::union);
+    let scopes =
+        record.scopes.iter().filter_map(|name| ScopeSet::parse([name.as_str()]).ok()).fold(ScopeSet::default(), ScopeSet::union);
     if record.last_used_at.is_none_or(|at| now.as_millis() - at.as_millis() >= limits::KEY_USE_NOTED_MS) {
         let store = api.store().clone();
         // Noting the use must not delay the request, nor fail it.
@@ -195,7 +201,8 @@ async fn check_token(api: &ApiState, text: &str, now: Timestamp) -> Result<(Prin
         return Ok((principal, expires_at));
     }
     let app: AppId = claims.sub.parse().map_err(|_| failed("the token's subject (sub) is neither an org_… nor an app_… id"))?;
-    let found = api.engine().application_by_id(app).await?.ok_or_else(|| failed("the token's application does not exist (any more)"))?;
+    let found =
+        api.engine().application_by_id(app).await?.ok_or_else(|| failed("the token's application does not exist (any more)"))?;
     let org = found.application.org;
     if claims.org.is_some_and(|claimed| claimed.parse() != Ok(org)) {
         return Err(failed("the token's application belongs to another organisation"));

@@ -71,7 +71,8 @@ impl ScopeSet {
                 u32::MAX
             } else {
                 let wanted = |scope: &&Scope| {
-                    scope.as_str() == name || name.strip_suffix('*').is_some_and(|noun| noun.ends_with(':') && scope.as_str().starts_with(noun))
+                    scope.as_str() == name
+                        || name.strip_suffix('*').is_some_and(|noun| noun.ends_with(':') && scope.as_str().starts_with(noun))
                 };
                 Scope::ALL.iter().filter(wanted).fold(0, |set, scope| set | 1 << *scope as u8)
             };

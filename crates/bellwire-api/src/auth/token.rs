@@ -127,7 +127,12 @@ pub struct PortalToken<'a> {
 ///
 /// # Errors
 /// Those of the signing library; none in practice.
-pub fn mint_org_jwt(secret: &Secret, org: OrgId, now: Timestamp, expires_at: Timestamp) -> Result<Secret, jsonwebtoken::errors::Error> {
+pub fn mint_org_jwt(
+    secret: &Secret,
+    org: OrgId,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> Result<Secret, jsonwebtoken::errors::Error> {
     mint(secret, org.to_string(), None, now, expires_at)
 }
 

@@ -38,9 +38,17 @@ pub enum Param {
     Status,
     StatusCodeClass,
     EndpointId,
-    Flag { name: &'static str, default: bool, about: &'static str },
+    Flag {
+        name: &'static str,
+        default: bool,
+        about: &'static str,
+    },
     /// One of some texts.
-    Choice { name: &'static str, of: &'static [&'static str], about: &'static str },
+    Choice {
+        name: &'static str,
+        of: &'static [&'static str],
+        about: &'static str,
+    },
 }
 
 /// A named schema, or a list of them.
@@ -63,5 +71,8 @@ pub const fn list_of<T: ToSchema>() -> Option<Shape> {
 }
 
 pub const WITH_CONTENT: Param = Param::Flag { name: "with_content", default: true, about: "Whether content comes along." };
-pub const EXPANDED_STATUSES: Param =
-    Param::Flag { name: "expanded_statuses", default: false, about: "Show canceled (4) as such; otherwise it is shown as success (0)." };
+pub const EXPANDED_STATUSES: Param = Param::Flag {
+    name: "expanded_statuses",
+    default: false,
+    about: "Show canceled (4) as such; otherwise it is shown as success (0).",
+};

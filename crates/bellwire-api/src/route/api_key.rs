@@ -120,5 +120,3 @@ pub async fn revoke(call: Call) -> Answer {
     call.api().sessions().forget_all();
     answer::no_content()
 }
-
-

@@ -30,7 +30,11 @@ pub const LIST: Operation = Operation {
             default: false,
             about: "Leave out those whose endpoints are all disabled.",
         },
-        Param::Flag { name: "exclude_apps_with_svix_play_endpoints", default: false, about: "Taken for compatibility; has no effect." },
+        Param::Flag {
+            name: "exclude_apps_with_svix_play_endpoints",
+            default: false,
+            about: "Taken for compatibility; has no effect.",
+        },
         Param::Limit,
         Param::Iterator("app_"),
         Param::Order,

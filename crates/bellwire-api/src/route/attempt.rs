@@ -66,8 +66,7 @@ pub async fn list_by_endpoint(call: Call) -> Answer {
     let asked = query.page(Direction::Descending)?;
     let app = call.application().await?;
     let endpoint = call.endpoint(app.id).await?;
-    let found =
-        call.store().list_attempts_of_endpoint(app.id, endpoint.id, filter, asked, with_content, with_message).await?;
+    let found = call.store().list_attempts_of_endpoint(app.id, endpoint.id, filter, asked, with_content, with_message).await?;
     page(found, |(attempt, message)| MessageAttemptOut::new(attempt, message, statuses), |attempt| attempt.id.clone())
 }
 

@@ -32,7 +32,10 @@ pub async fn app_portal_access(call: Call) -> Answer {
     let seconds = input.expiry.unwrap_or(limits::PORTAL_TOKEN_SECONDS_MAX);
     if !(limits::PORTAL_TOKEN_SECONDS_MIN..=limits::PORTAL_TOKEN_SECONDS_MAX).contains(&seconds) {
         let (min, max) = (limits::PORTAL_TOKEN_SECONDS_MIN, limits::PORTAL_TOKEN_SECONDS_MAX);
-        return Err(ApiError::field("expiry", format!("{seconds} is not between {min} and {max} seconds (one hour to seven days)")));
+        return Err(ApiError::field(
+            "expiry",
+            format!("{seconds} is not between {min} and {max} seconds (one hour to seven days)"),
+        ));
     }
     let pending = match idempotency::begin(&call, &body).await? {
         Begun::Replay(response) => return Ok(response),

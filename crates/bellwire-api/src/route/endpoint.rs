@@ -67,7 +67,8 @@ pub async fn create(call: Call) -> Answer {
 async fn new_endpoint(call: &Call, app: &Application, input: EndpointIn) -> Result<Endpoint, ApiError> {
     let live = call.engine().application_by_id(app.id).await?.map_or(0, |entry| entry.endpoints.len());
     if live >= limits::ENDPOINTS_PER_APPLICATION_MAX {
-        let text = format!("the application has {live} endpoints, as many as are allowed; delete one, or use another application");
+        let text =
+            format!("the application has {live} endpoints, as many as are allowed; delete one, or use another application");
         return Err(ApiError::new(Code::LimitReached, text));
     }
     check_url(call, &input.url)?;

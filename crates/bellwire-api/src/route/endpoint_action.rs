@@ -111,7 +111,10 @@ pub async fn send_example(call: Call) -> Answer {
     let endpoint = call.endpoint(app.id).await?;
     let found = call.store().get_event_type(app.org, &input.event_type.0).await?.filter(|found| !found.archived);
     let event_type = found.ok_or_else(|| {
-        ApiError::field("eventType", format!("there is no event type {:?} to take an example from; create it first", input.event_type.0))
+        ApiError::field(
+            "eventType",
+            format!("there is no event type {:?} to take an example from; create it first", input.event_type.0),
+        )
     })?;
     let payload = example::payload(&event_type, input.example_index).map_err(|text| ApiError::field("exampleIndex", text))?;
     let idem = idempotency::key_of(&call, &body)?;

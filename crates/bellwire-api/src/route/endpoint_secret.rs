@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bellwire_core::limits;
+use bellwire_core::{Endpoint, limits};
 use bellwire_verify::Key;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header};
 
 use super::BODY_MAX;
 use super::endpoint::signing_key;
@@ -30,12 +30,17 @@ pub const GET: Operation = Operation {
 pub async fn get(call: Call) -> Answer {
     let app = call.application().await?;
     let endpoint = call.endpoint(app.id).await?;
+    answer::json(StatusCode::OK, &shown(&endpoint)?)
+}
+
+/// What receivers verify with.
+fn shown(endpoint: &Endpoint) -> Result<EndpointSecretOut, ApiError> {
     let stored = Key::parse(endpoint.secret.current.expose());
     let key = match stored.map_err(|error| ApiError::internal(format!("stored signing key of {}: {error}", endpoint.id)))? {
         Key::Signing(key) => key.verifying_key().to_string(),
         key => key.expose(),
     };
-    answer::json(StatusCode::OK, &EndpointSecretOut { key })
+    Ok(EndpointSecretOut { key })
 }
 
 pub const ROTATE: Operation = Operation {
@@ -43,9 +48,18 @@ pub const ROTATE: Operation = Operation {
     summary: "Replace the signing key; the old one signs too until the grace period ends",
     params: &[Param::IdempotencyKey],
     body: of::<EndpointSecretRotateIn>(),
-    answers: &[(204, None)],
+    answers: &[(204, None), (200, of::<EndpointSecretOut>())],
     ..BASE
 };
+
+/// Whether the caller is a generation of the official clients that reads the key from the answer (its document says 204,
+/// but `rotate_secret` of `svix` 2.x for Python fails on an empty body).
+fn reads_rotated_key(call: &Call) -> bool {
+    let agent = call.headers().get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some((version, rest)) = agent.strip_prefix("svix-libs/").and_then(|rest| rest.split_once('/')) else { return false };
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    rest.starts_with("python") && major.is_some_and(|major| major >= 2)
+}
 
 pub async fn rotate(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
@@ -66,9 +80,14 @@ pub async fn rotate(call: Call) -> Answer {
     let (now, key) = (call.now(), key.unwrap_or_else(|| call.engine().new_signing_secret()));
     endpoint.secret.rotate(key, now, now.plus(Duration::from_secs(grace)), limits::OLD_SECRETS_MAX);
     endpoint.updated_at = now;
-    let record = pending.record(StatusCode::NO_CONTENT, &Bytes::new());
+    let (status, answer) = if reads_rotated_key(&call) {
+        (StatusCode::OK, answer::to_bytes(&shown(&endpoint)?)?)
+    } else {
+        (StatusCode::NO_CONTENT, Bytes::new())
+    };
+    let record = pending.record(status, &answer);
     let written = call.store().update_endpoint(endpoint.clone(), record).await?;
     call.engine().endpoint_changed(app.id, endpoint.id);
     event::endpoint(&call, "endpoint.updated", &app, &endpoint);
-    Ok(answer_of(written, StatusCode::NO_CONTENT, Bytes::new()))
+    Ok(answer_of(written, status, answer))
 }

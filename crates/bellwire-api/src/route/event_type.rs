@@ -113,7 +113,10 @@ pub const UPSERT: Operation = Operation {
 pub async fn upsert(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let input: EventTypeUpsertIn = body::parse(&body)?;
-    let name: EventTypeName = call.param("event_type_name")?.parse().map_err(|text| ApiError::invalid(&["path", "event_type_name"], text, "value_error"))?;
+    let name: EventTypeName = call
+        .param("event_type_name")?
+        .parse()
+        .map_err(|text| ApiError::invalid(&["path", "event_type_name"], text, "value_error"))?;
     let _turn = turn!(call);
     let now = call.now();
     let event_type = EventType {

@@ -19,7 +19,7 @@ use crate::idempotency;
 use crate::openapi::operation::{OPERATION, Operation, Param, WITH_CONTENT, list_of, of};
 use crate::query::Query;
 use crate::wire::list::{Channels, Tags};
-use crate::wire::message::{MessageIn, MessageOut};
+use crate::wire::message::{MessageIn, MessageOut, TransformationsParams};
 use crate::wire::payload::{EMPTY, PayloadOut};
 use crate::wire::text::{Channel, EventTypeName, Tag};
 
@@ -41,6 +41,7 @@ pub async fn create(call: Call) -> Answer {
     let idem = idempotency::key_of(&call, &body)?;
     let payload = input.payload;
     check_payload(payload)?;
+    let raw = take_raw(&mut input)?;
     let entry = match call.find_entry().await? {
         Some(entry) => entry,
         None => create_application(&call, &mut input).await?,
@@ -50,13 +51,17 @@ pub async fn create(call: Call) -> Answer {
         let text = format!("the event type {:?} is archived; bring it back, or use another one", input.event_type.0);
         return Err(ApiError::field("eventType", text));
     }
-    let message = new_message(&call, app.id, input, body.slice_ref(payload.get().as_bytes()))?;
+    let mut message = new_message(&call, app.id, input, body.slice_ref(payload.get().as_bytes()))?;
+    let is_raw = raw.is_some();
+    if let Some((raw, content_type)) = raw {
+        (message.payload, message.content_type) = (Some(Bytes::from(raw)), content_type);
+    }
     match call.engine().publish(&entry, message, idem).await? {
-        Published::Fresh(message) => {
+        Published::Fresh(message) if !is_raw => {
             let payload = if with_content { PayloadOut::Raw(payload) } else { PayloadOut::Fixed(EMPTY) };
             answer::json(StatusCode::ACCEPTED, &MessageOut::with_payload(message, payload))
         }
-        replayed => answer_published(&call, app.id, replayed, with_content).await,
+        published => answer_published(&call, app.id, published, with_content).await,
     }
 }
 
@@ -65,11 +70,25 @@ fn check_payload(payload: &RawValue) -> Result<(), ApiError> {
     if !text.starts_with('{') {
         return Err(ApiError::invalid(&["body", "payload"], "the payload is not a JSON object", "type_error"));
     }
-    if text.len() > limits::PAYLOAD_BYTES_MAX {
-        let text = format!("the payload has {} bytes; at most {} are allowed; nothing was stored", text.len(), limits::PAYLOAD_BYTES_MAX);
+    check_size(text.len())
+}
+
+fn check_size(bytes: usize) -> Result<(), ApiError> {
+    if bytes > limits::PAYLOAD_BYTES_MAX {
+        let text =
+            format!("the payload has {bytes} bytes; at most {} are allowed; nothing was stored", limits::PAYLOAD_BYTES_MAX);
         return Err(ApiError::new(Code::PayloadTooLarge, text));
     }
     Ok(())
+}
+
+/// The payload and content type to send as they stand, if the caller brings them.
+fn take_raw(input: &mut MessageIn<'_>) -> Result<Option<(String, String)>, ApiError> {
+    let Some(raw) = input.transformations_params.take().and_then(TransformationsParams::into_raw) else { return Ok(None) };
+    let loc = ["body", "transformationsParams", "headers", "content-type"];
+    let (payload, content_type) = raw.map_err(|()| ApiError::invalid(&loc, "this cannot be a content type", "value_error"))?;
+    check_size(payload.len())?;
+    Ok(Some((payload, content_type)))
 }
 
 /// The application named in the path is unknown: the body may say what to create.
@@ -107,7 +126,11 @@ fn new_message(call: &Call, app: AppId, input: MessageIn<'_>, payload: Bytes) ->
 }
 
 fn between(field: &str, value: i64, max: i64) -> Result<i64, ApiError> {
-    if (1..=max).contains(&value) { Ok(value) } else { Err(ApiError::field(field, format!("{value} is not between 1 and {max}"))) }
+    if (1..=max).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ApiError::field(field, format!("{value} is not between 1 and {max}")))
+    }
 }
 
 fn check_deliver_at(at: Timestamp, now: Timestamp) -> Result<(), ApiError> {
@@ -116,7 +139,10 @@ fn check_deliver_at(at: Timestamp, now: Timestamp) -> Result<(), ApiError> {
     // A second of grace on both sides: clocks differ, and requests take time.
     let grace = Duration::from_secs(1);
     if at < earliest.minus(grace) || at > latest.plus(grace) {
-        return Err(ApiError::field("deliverAt", format!("{at} is not one minute to 24 hours from now ({earliest} to {latest})")));
+        return Err(ApiError::field(
+            "deliverAt",
+            format!("{at} is not one minute to 24 hours from now ({earliest} to {latest})"),
+        ));
     }
     Ok(())
 }

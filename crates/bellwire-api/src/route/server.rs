@@ -72,7 +72,10 @@ pub async fn metrics(call: Call) -> Answer {
     let mut text = call.engine().metrics_text().await;
     let end = text.rfind("# EOF").unwrap_or(text.len());
     text.truncate(end);
-    let _ = write!(text, "# HELP bellwire_api_responses Answers of the HTTP server by class.\n# TYPE bellwire_api_responses counter\n");
+    let _ = write!(
+        text,
+        "# HELP bellwire_api_responses Answers of the HTTP server by class.\n# TYPE bellwire_api_responses counter\n"
+    );
     for (class, count) in call.api().counts() {
         let _ = writeln!(text, "bellwire_api_responses_total{{class=\"{class}xx\"}} {count}");
     }
@@ -101,4 +104,3 @@ pub async fn docs_style(_call: Call) -> Answer {
 pub async fn landing(_call: Call) -> Answer {
     html(include_str!("../assets/landing.html"))
 }
-

@@ -1,6 +1,6 @@
 //! Messages on the wire.
 
-use bellwire_core::Message;
+use bellwire_core::{Message, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -29,10 +29,10 @@ pub struct MessageIn<'a> {
     pub application: Option<ApplicationIn>,
     #[serde(default)]
     pub tags: Option<Tags>,
-    /// Taken for compatibility; there are no transformations to hand it to.
-    #[serde(default, borrow)]
-    #[schema(value_type = Option<Object>)]
-    pub transformations_params: Option<&'a RawValue>,
+    /// `rawPayload` is sent as it stands, in place of `payload`, with the content type in `headers`; the rest is taken for
+    /// compatibility and not used.
+    #[serde(default)]
+    pub transformations_params: Option<TransformationsParams>,
     /// Not before this: one minute to 24 hours from now.
     #[serde(default)]
     pub deliver_at: Option<DateTime>,
@@ -44,6 +44,34 @@ pub struct MessageIn<'a> {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 2160)]
     pub payload_retention_hours: Option<i64>,
+}
+
+/// What `message_in_raw` of the official clients makes.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransformationsParams {
+    #[serde(default)]
+    pub raw_payload: Option<String>,
+    #[serde(default)]
+    pub headers: Option<RawHeaders>,
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct RawHeaders {
+    #[serde(default, rename = "content-type", alias = "Content-Type")]
+    #[schema(max_length = 256)]
+    pub content_type: Option<String>,
+}
+
+impl TransformationsParams {
+    /// The raw payload with its content type, if there is one; an error for a content type that cannot be a header.
+    pub fn into_raw(self) -> Option<Result<(String, String), ()>> {
+        let payload = self.raw_payload?;
+        let content_type = self.headers.and_then(|headers| headers.content_type).unwrap_or_else(|| "application/json".to_owned());
+        let is_sendable = (1..=limits::CONTENT_TYPE_BYTES_MAX).contains(&content_type.len())
+            && content_type.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        Some(if is_sendable { Ok((payload, content_type)) } else { Err(()) })
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]

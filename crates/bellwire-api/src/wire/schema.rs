@@ -37,7 +37,8 @@ fn check(versions: &BTreeMap<String, Box<RawValue>>) -> Result<(), String> {
             return Err(format!("the schema of version {shown:?} is not an object; schemas are {{\"1\": {{…JSON Schema…}}}}"));
         }
         // Also a check of its depth: what nests deeper than the parser allows cannot be shown again.
-        serde_json::from_str::<serde_json::Value>(schema.get()).map_err(|error| format!("the schema of version {shown:?}: {error}"))?;
+        serde_json::from_str::<serde_json::Value>(schema.get())
+            .map_err(|error| format!("the schema of version {shown:?}: {error}"))?;
     }
     Ok(())
 }

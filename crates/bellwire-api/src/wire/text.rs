@@ -20,7 +20,8 @@ struct Form {
 impl Form {
     fn check(&self, text: &str) -> Result<(), String> {
         // Most texts are short: their bytes are at least as many as their characters.
-        let chars = if text.len() <= self.chars_max && text.len() >= 4 * self.chars_min { text.len() } else { text.chars().count() };
+        let chars =
+            if text.len() <= self.chars_max && text.len() >= 4 * self.chars_min { text.len() } else { text.chars().count() };
         let (what, min, max) = (self.what, self.chars_min, self.chars_max);
         if chars < min || chars > max {
             return Err(format!("{what} has {chars} characters; {min} to {max} are allowed"));
