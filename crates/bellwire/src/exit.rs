@@ -28,7 +28,7 @@ pub enum Exit {
     DiskFull = 7,
     /// The server (of `send`, `app list`, …) cannot be reached.
     Unreachable = 8,
-    /// A second signal ended it at once, without waiting.
+    /// A second signal ended it at once, without waiting (the bench: the first one).
     Forced = 130,
 }
 

@@ -6,6 +6,9 @@ use comfy_table::presets::{NOTHING, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{ContentArrangement, Table};
 use serde_json::Value;
 
+/// Narrower terminals get whole lines, and wrap them themselves.
+const TABLE_COLUMNS_MIN: u16 = 60;
+
 /// Writes a line to standard output.
 ///
 /// # Errors
@@ -54,7 +57,9 @@ pub fn escaped_lines(text: &str) -> String {
 pub fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(if is_terminal() { UTF8_HORIZONTAL_ONLY } else { NOTHING });
-    table.set_content_arrangement(if is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
+    // A terminal that does not know its width (0 columns) would get one letter a line.
+    let is_wrapped = is_terminal() && table.width().is_some_and(|width| width >= TABLE_COLUMNS_MIN);
+    table.set_content_arrangement(if is_wrapped { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
     table.set_header(head.iter().map(|name| (*name).to_owned()));
     for row in rows {
         table.add_row(row.iter().map(|cell| escaped(cell)));

@@ -64,6 +64,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         (Some(url), Some(token)) => Some(Target::external(url, token.clone(), args.target_pid)?),
         _ => None,
     };
+    if cfg!(debug_assertions) {
+        report::note("NOTE: this is a debug build, many times slower than `cargo build --release` makes it");
+    }
     let threads = load_threads();
     let session = Session {
         receiver: Receiver::start(args.receiver_bind, threads)?,
@@ -191,9 +194,7 @@ pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase) -> Option<PhaseRun> {
     let first = of.first()?;
     let middle = |field: fn(&PhaseRun) -> f64| median(of.iter().map(|run| field(run)));
     let whole = |field: fn(&PhaseRun) -> u64| median(of.iter().map(|run| field(run) as f64)) as u64;
-    let quantiles = |field: fn(&PhaseRun) -> Quantiles| {
-        Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>())
-    };
+    let quantiles = |field: fn(&PhaseRun) -> Quantiles| Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>());
     Some(PhaseRun {
         phase: first.phase,
         r_before: middle(|run| run.r_before),

@@ -20,6 +20,7 @@ use crate::bench;
 use crate::cli::{Cli, Command, ConfigArgs};
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::signal::Signals;
 
 /// Runs a command to its end.
 ///
@@ -38,13 +39,24 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Attempt(args) => on_one_thread(attempt::run(&args, &config)),
         Command::Config(args) => configuration::run(&args, &config),
         Command::Doctor(args) => on_one_thread(doctor::run(&args, &config)),
-        Command::Bench(args) => on_one_thread(async {
-            bench::run::run(args).await?;
-            Ok(Exit::Ok)
-        }),
+        Command::Bench(args) => on_one_thread(measure(args)),
         Command::Completions(args) => completions::run(&args),
         Command::BenchReceiver(args) => bench_receiver::run(&args),
     }
+}
+
+/// Runs the bench. A signal ends it at once, and takes its processes and folders along.
+async fn measure(args: bench::BenchArgs) -> anyhow::Result<Exit> {
+    let mut signals = Signals::install()?;
+    tokio::select! {
+        result = bench::run::run(args) => {
+            result?;
+            return Ok(Exit::Ok);
+        }
+        _ = signals.next() => {}
+    }
+    // The bench has been dropped. Threads that still load would hold up a return.
+    std::process::exit(i32::from(Exit::Forced as u8));
 }
 
 /// The configuration of commands that add no flags of their own.

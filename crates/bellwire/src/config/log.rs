@@ -28,7 +28,7 @@ pub const KEYS: &[Key; 2] = &[
         default: "info",
         example: "info,bellwire_engine=debug",
         accepts: "error, warn, info, debug, trace or off, also by module: info,bellwire_engine=debug",
-        about: "What is logged. At `info` there is one line for each attempt and each API request that changes something.",
+        about: "What is logged. `info`: what an operator may want to know; `debug`: also a line for each attempt and each API request.",
         secrecy: Secrecy::Open,
     },
     Key {
