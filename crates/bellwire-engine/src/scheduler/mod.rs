@@ -68,8 +68,9 @@ pub struct Scheduler {
     /// Endpoints waiting for a time: paused, or out of tokens.
     timers: BTreeSet<(Instant, EndpointId)>,
     overflowing: BTreeSet<EndpointId>,
-    /// Answered but not yet recorded.
-    unrecorded: usize,
+    /// Answered but not yet recorded. Below zero for a moment when the store is quicker to record an attempt than its worker
+    /// is to say that it has ended.
+    unrecorded: isize,
     queued: usize,
     /// Queued for quick endpoints: what ingest is held back by.
     queued_quick: usize,
@@ -183,7 +184,7 @@ impl Scheduler {
 
     /// `count` attempts are durable.
     pub fn recorded(&mut self, count: usize) {
-        self.unrecorded = self.unrecorded.saturating_sub(count);
+        self.unrecorded -= isize::try_from(count).unwrap_or(isize::MAX);
     }
 
     /// Endpoints that have attempts running and have not answered any for a second go to the slow lane without waiting for
@@ -259,7 +260,7 @@ impl Scheduler {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.quick.in_flight + self.slow.in_flight + self.unrecorded
+        (self.quick.in_flight + self.slow.in_flight).saturating_add_signed(self.unrecorded)
     }
 
     /// Starts one job of an endpoint that has just left its ring, if it still may.

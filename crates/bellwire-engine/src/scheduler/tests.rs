@@ -125,6 +125,16 @@ fn what_is_answered_but_not_recorded_still_counts_as_in_flight() {
 }
 
 #[test]
+fn an_attempt_recorded_before_its_end_is_noticed_leaves_the_count_right() {
+    let mut s = Scheduler::new(LIMITS);
+    s.enqueue(job(1, 1, 1));
+    assert_eq!(poll(&mut s, 0).len(), 1);
+    s.recorded(1);
+    s.finished(Duration::from_millis(1), endpoint(1), QUICK);
+    assert_eq!(s.in_flight(), 0, "else room is lost for good");
+}
+
+#[test]
 fn retry_after_pauses_the_endpoint_and_only_it() {
     let mut s = Scheduler::new(LIMITS);
     s.enqueue(job(1, 1, 1));
