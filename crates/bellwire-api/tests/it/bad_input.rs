@@ -31,19 +31,44 @@ async fn faults_in_bodies_are_named_by_their_place() {
         ("POST", "/api/v1/app/a/endpoint", r#"{"url": "http://10.0.0.1/"}"#.into(), &["body", "url"]),
         ("POST", "/api/v1/app/a/endpoint", r#"{"url": "http://[::1]/"}"#.into(), &["body", "url"]),
         ("POST", "/api/v1/app/a/endpoint", r#"{"url": "http://169.254.169.254/latest"}"#.into(), &["body", "url"]),
-        ("POST", "/api/v1/app/a/endpoint", r#"{"url": "http://2130706433:80/"}"#.replace("2130706433", "0x0a000001"), &["body", "url"]),
+        (
+            "POST",
+            "/api/v1/app/a/endpoint",
+            r#"{"url": "http://2130706433:80/"}"#.replace("2130706433", "0x0a000001"),
+            &["body", "url"],
+        ),
         ("POST", "/api/v1/app/a/endpoint", format!(r#"{{"url": "{url}", "eventTypes": []}}"#), &["body", "eventTypes"]),
         ("POST", "/api/v1/app/a/endpoint", format!(r#"{{"url": "{url}", "channels": ["a b"]}}"#), &["body", "channels", "0"]),
         ("POST", "/api/v1/app/a/endpoint", format!(r#"{{"url": "{url}", "secret": "whsec_c2hvcnQ="}}"#), &["body", "secret"]),
-        ("POST", "/api/v1/app/a/endpoint", format!(r#"{{"url": "{url}", "headers": {{"x-a": "b\r\nhost: evil"}}}}"#), &["body", "headers"]),
+        (
+            "POST",
+            "/api/v1/app/a/endpoint",
+            format!(r#"{{"url": "{url}", "headers": {{"x-a": "b\r\nhost: evil"}}}}"#),
+            &["body", "headers"],
+        ),
         ("POST", "/api/v1/app/a/endpoint", format!(r#"{{"url": "{url}", "headers": {{"Host": "evil"}}}}"#), &["body", "headers"]),
         ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a"}"#.into(), &["body", "payload"]),
         ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a", "payload": [1]}"#.into(), &["body", "payload"]),
         ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a b", "payload": {}}"#.into(), &["body", "eventType"]),
         ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a", "payload": {}, "deliverAt": "soon"}"#.into(), &["body", "deliverAt"]),
-        ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a", "payload": {}, "deliverAt": "2020-01-01T00:00:00Z"}"#.into(), &["body", "deliverAt"]),
-        ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a", "payload": {}, "payloadRetentionPeriod": 91}"#.into(), &["body", "payloadRetentionPeriod"]),
-        ("POST", "/api/v1/app/a/msg", r#"{"eventType": "a", "payload": {}, "payloadRetentionPeriod": 1, "payloadRetentionHours": 1}"#.into(), &["body", "payloadRetentionHours"]),
+        (
+            "POST",
+            "/api/v1/app/a/msg",
+            r#"{"eventType": "a", "payload": {}, "deliverAt": "2020-01-01T00:00:00Z"}"#.into(),
+            &["body", "deliverAt"],
+        ),
+        (
+            "POST",
+            "/api/v1/app/a/msg",
+            r#"{"eventType": "a", "payload": {}, "payloadRetentionPeriod": 91}"#.into(),
+            &["body", "payloadRetentionPeriod"],
+        ),
+        (
+            "POST",
+            "/api/v1/app/a/msg",
+            r#"{"eventType": "a", "payload": {}, "payloadRetentionPeriod": 1, "payloadRetentionHours": 1}"#.into(),
+            &["body", "payloadRetentionHours"],
+        ),
         ("POST", "/api/v1/event-type", r#"{"name": "a", "description": "", "schemas": {"1": 5}}"#.into(), &["body", "schemas"]),
         ("POST", "/api/v1/event-type", r#"{"name": "a", "description": "", "schemas": []}"#.into(), &["body", "schemas"]),
         ("POST", "/api/v1/api-key", r#"{"name": "a", "scopes": ["everything"]}"#.into(), &["body", "scopes"]),
@@ -116,7 +141,12 @@ async fn wrong_paths_methods_and_content_types_have_codes() {
     assert_eq!(answer.status, 501);
     let answer = h.call(&h.key, "POST", "/api/v1/app", &[("content-type", "text/plain")], None).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (415, "unsupported_media_type"));
-    for path in ["/api/v1/app/nobody", "/api/v1/app/nobody/endpoint", "/api/v1/app/app_1srOrx2ZWZBpBUvZwXKQmoEYga2", "/api/v1/event-type/none"] {
+    for path in [
+        "/api/v1/app/nobody",
+        "/api/v1/app/nobody/endpoint",
+        "/api/v1/app/app_1srOrx2ZWZBpBUvZwXKQmoEYga2",
+        "/api/v1/event-type/none",
+    ] {
         let answer = h.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (404, "not_found"), "{path}");
     }
@@ -147,7 +177,8 @@ async fn what_is_too_large_is_refused_whole() {
 async fn taken_names_are_conflicts() {
     let h = Harness::start().await;
     h.application("a").await;
-    let conflict = |answer: crate::harness::Answer| assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "conflict"));
+    let conflict =
+        |answer: crate::harness::Answer| assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "conflict"));
     conflict(h.post("/api/v1/app", json!({ "name": "again", "uid": "a" })).await);
     let endpoint = json!({ "url": h.receiver.url("/ok"), "uid": "e" });
     h.post("/api/v1/app/a/endpoint", endpoint.clone()).await.expect(201);

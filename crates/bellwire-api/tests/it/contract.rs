@@ -47,13 +47,18 @@ fn every_first_operation_of_the_svix_api_is_served_with_its_statuses_and_paramet
             missing.push(format!("{method} {path}"));
             continue;
         }
-        let ours: Vec<&String> = operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2')).collect();
+        let ours: Vec<&String> =
+            operation["responses"].as_object().unwrap().keys().filter(|status| status.starts_with('2')).collect();
         let theirs: Vec<&String> = fact["success"].as_object().unwrap().keys().collect();
-        if path != "/api/v1/background-task" && ours != theirs {
+        // One client generation reads the new key from an answer that its document does not have.
+        let is_extra = |status: &String| path.ends_with("/secret/rotate") && status == "200";
+        let ours: Vec<&String> = ours.into_iter().filter(|status| !is_extra(status)).collect();
+        if ours != theirs {
             missing.push(format!("{method} {path}: statuses {ours:?} instead of {theirs:?}"));
         }
-        let known: Vec<&str> =
-            operation["parameters"].as_array().map_or(Vec::new(), |list| list.iter().filter_map(|p| p["name"].as_str()).collect());
+        let known: Vec<&str> = operation["parameters"]
+            .as_array()
+            .map_or(Vec::new(), |list| list.iter().filter_map(|p| p["name"].as_str()).collect());
         for parameter in fact["parameters"].as_array().unwrap() {
             // Keys on PUT and PATCH mean nothing: these are idempotent by themselves.
             if !known.contains(&parameter.as_str().unwrap()) {

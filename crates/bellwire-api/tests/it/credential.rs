@@ -83,8 +83,16 @@ async fn svix_style_tokens_are_taken_and_forged_ones_are_not() {
 
     let org_id = h.org.to_string();
     assert_eq!(status(&h, &jwt(&json!({ "sub": org_id })), "/api/v1/app").await, 200, "Svix tokens need not expire");
-    assert_eq!(status(&h, &jwt(&json!({ "sub": org_id, "iss": "svix-server", "aud": "x", "exp": 4_000_000_000_u64 })), "/api/v1/app").await, 200);
-    assert_eq!(status(&h, &jwt(&json!({ "sub": app })), "/api/v1/app/a").await, 200, "the organisation follows from the application");
+    assert_eq!(
+        status(&h, &jwt(&json!({ "sub": org_id, "iss": "svix-server", "aud": "x", "exp": 4_000_000_000_u64 })), "/api/v1/app")
+            .await,
+        200
+    );
+    assert_eq!(
+        status(&h, &jwt(&json!({ "sub": app })), "/api/v1/app/a").await,
+        200,
+        "the organisation follows from the application"
+    );
     let stranger = OrgId::from_bytes([2; 20]).to_string();
     let payload = URL_SAFE_NO_PAD.encode(json!({ "sub": org_id }).to_string());
     let none = format!("{}.{payload}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#));

@@ -69,7 +69,9 @@ async fn every_list_walks_both_ways() {
         h.application(&format!("app{n}")).await;
         h.post("/api/v1/event-type", json!({ "name": format!("-type.{n}"), "description": "" })).await.expect(201);
         h.post("/api/v1/api-key", json!({ "name": format!("key{n}") })).await.expect(201);
-        h.post("/api/v1/operational-webhook/endpoint", json!({ "url": h.receiver.url("/op"), "eventTypes": ["none"] })).await.expect(201);
+        h.post("/api/v1/operational-webhook/endpoint", json!({ "url": h.receiver.url("/op"), "eventTypes": ["none"] }))
+            .await
+            .expect(201);
     }
     let mut endpoints = Vec::new();
     for n in 0..7 {

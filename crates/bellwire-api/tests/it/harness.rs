@@ -102,8 +102,7 @@ impl Harness {
         };
         let api = Api::new(ApiState::new(engine.clone(), api));
         let org = OrgId::from_bytes([1; 20]);
-        let mut harness =
-            Self { api, engine, clock, org, key: String::new(), receiver: Receiver::start().await, _dir: dir };
+        let mut harness = Self { api, engine, clock, org, key: String::new(), receiver: Receiver::start().await, _dir: dir };
         harness.key = harness.make_key(org, &["*"]).await;
         harness
     }

@@ -26,7 +26,10 @@ async fn absent_stays_and_null_empties() {
     let same = h.patch(path, json!({ "disabled": true })).await.expect(200);
     assert_eq!((&same["eventTypes"], &same["channels"], &same["throttleRate"]), (&json!(["x"]), &json!(["c"]), &json!(3)));
     let one = h.patch(path, json!({ "eventTypes": null, "throttleRate": 0 })).await.expect(200);
-    assert_eq!((&one["eventTypes"], &one["channels"], &one["throttleRate"], &one["disabled"]), (&Value::Null, &json!(["c"]), &Value::Null, &json!(true)));
+    assert_eq!(
+        (&one["eventTypes"], &one["channels"], &one["throttleRate"], &one["disabled"]),
+        (&Value::Null, &json!(["c"]), &Value::Null, &json!(true))
+    );
     let two = h.patch(path, json!({ "filterTypes": ["y"], "channels": null })).await.expect(200);
     assert_eq!((&two["eventTypes"], &two["filterTypes"], &two["channels"]), (&json!(["y"]), &json!(["y"]), &Value::Null));
     assert_eq!(h.patch(path, json!({ "url": null })).await.place(), ["body", "url"]);
@@ -34,8 +37,12 @@ async fn absent_stays_and_null_empties() {
     let event_type = json!({ "name": "t", "description": "d", "schemas": { "1": { "type": "object" } }, "groupName": "g", "featureFlags": ["f"] });
     h.post("/api/v1/event-type", event_type).await.expect(201);
     let same = h.patch("/api/v1/event-type/t", json!({ "deprecated": true })).await.expect(200);
-    assert_eq!((&same["schemas"]["1"]["type"], &same["groupName"], &same["featureFlag"]), (&json!("object"), &json!("g"), &json!("f")));
-    let one = h.patch("/api/v1/event-type/t", json!({ "schemas": null, "groupName": null, "featureFlags": null })).await.expect(200);
+    assert_eq!(
+        (&same["schemas"]["1"]["type"], &same["groupName"], &same["featureFlag"]),
+        (&json!("object"), &json!("g"), &json!("f"))
+    );
+    let one =
+        h.patch("/api/v1/event-type/t", json!({ "schemas": null, "groupName": null, "featureFlags": null })).await.expect(200);
     assert_eq!((&one["schemas"], &one["groupName"], &one["featureFlags"]), (&Value::Null, &Value::Null, &Value::Null));
     assert_eq!((&one["deprecated"], &one["description"]), (&json!(true), &json!("d")));
 }

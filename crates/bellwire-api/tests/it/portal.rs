@@ -37,7 +37,9 @@ async fn capabilities_bound_what_a_portal_token_does() {
     let all = access(&h, json!({})).await;
     assert_eq!(status(&h, &all, "GET", &secret, None).await, 200);
     assert_eq!(status(&h, &all, "POST", "/api/v1/app/a/endpoint", Some(&new)).await, 201);
-    for (method, path) in [("GET", "/api/v1/app"), ("DELETE", "/api/v1/app/a"), ("POST", "/api/v1/app/a/msg"), ("GET", "/api/v1/api-key")] {
+    for (method, path) in
+        [("GET", "/api/v1/app"), ("DELETE", "/api/v1/app/a"), ("POST", "/api/v1/app/a/msg"), ("GET", "/api/v1/api-key")]
+    {
         let body = json!({ "eventType": "t", "payload": {} }).to_string();
         assert_eq!(status(&h, &all, method, path, Some(&body)).await, 403, "{method} {path}");
     }
@@ -47,7 +49,8 @@ async fn capabilities_bound_what_a_portal_token_does() {
 #[tokio::test]
 async fn portal_tokens_end() {
     let h = Harness::start().await;
-    let made = h.post("/api/v1/auth/app-portal-access/a", json!({ "application": { "name": "n" }, "expiry": 3600 })).await.expect(200);
+    let made =
+        h.post("/api/v1/auth/app-portal-access/a", json!({ "application": { "name": "n" }, "expiry": 3600 })).await.expect(200);
     assert_eq!(h.get("/api/v1/app/a").await.expect(200)["name"], "n", "the application is created on the way");
     let token = text(&made["token"]);
     assert_eq!(text(&made["url"]), format!("https://hooks.example.com/portal#key={token}"));

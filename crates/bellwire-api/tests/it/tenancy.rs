@@ -93,7 +93,11 @@ async fn every_route_holds_its_scope() {
         let path = things.fill(route.path);
         let answer = h.call(&powerless, route.method.as_str(), &path, &[], Some(&body)).await;
         assert_eq!(answer.status.as_u16(), 403, "{} {path}: {:?}", route.method, answer.body);
-        assert!(text(&answer.json()["detail"]).contains(scope.as_str()), "{} {path} does not say which scope is missing", route.method);
+        assert!(
+            text(&answer.json()["detail"]).contains(scope.as_str()),
+            "{} {path} does not say which scope is missing",
+            route.method
+        );
     }
     let publisher = h.make_key(h.org, &["message:write"]).await;
     let message = json!({ "eventType": "t", "payload": {} }).to_string();

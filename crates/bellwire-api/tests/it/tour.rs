@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bellwire_core::{Clock, SystemClock};
 use bellwire_verify::Key;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use crate::harness::{Harness, Received, text};
 fn verifies(received: &Received, key: &str) -> bool {
     let headers = bellwire_verify::SignedHeaders::read(|name| received.headers.get(name).and_then(|value| value.to_str().ok()));
     let verifier = Key::parse(key).unwrap().verifier();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemClock.now().as_unix_seconds().unsigned_abs();
     bellwire_verify::verify(&headers, &received.body, &[verifier], now, bellwire_verify::TOLERANCE_SECONDS).is_ok()
 }
 
@@ -24,7 +25,8 @@ async fn a_message_arrives_byte_for_byte_and_can_be_seen() {
     let key = text(&h.get(&format!("/api/v1/app/a/endpoint/{endpoint}/secret")).await.expect(200)["key"]);
     // Spaces, order, escapes, numbers beyond a double: none of it may change.
     let payload = "{ \"b\" :1.000, \"a\":[ 1e400,12345678901234567890 ],\"u\":\"\\u00e9\\/\",\n\"é\" : null }";
-    let body = format!(r#"{{"eventType":"invoice.paid","eventId":"e1","channels":["c1"],"tags":["t1"],"payload":  {payload}  }}"#);
+    let body =
+        format!(r#"{{"eventType":"invoice.paid","eventId":"e1","channels":["c1"],"tags":["t1"],"payload":  {payload}  }}"#);
     let made = h.call(&h.key, "POST", "/api/v1/app/a/msg/", &[], Some(&body)).await;
     assert_eq!(made.status, 202, "{:?}", made.body);
     assert!(String::from_utf8_lossy(&made.body).contains(payload), "the answer rewrites the payload");
@@ -41,10 +43,19 @@ async fn a_message_arrives_byte_for_byte_and_can_be_seen() {
     }
     let attempts = h.until(&format!("/api/v1/app/a/attempt/msg/{id}"), |page| page["data"] != json!([])).await;
     let attempt = &attempts["data"][0];
-    assert_eq!((&attempt["status"], &attempt["statusText"], &attempt["responseStatusCode"]), (&json!(0), &json!("success"), &json!(200)));
-    assert_eq!((&attempt["response"], &attempt["endpointId"], &attempt["msgId"]), (&json!("thanks"), &json!(endpoint), &json!(id)));
+    assert_eq!(
+        (&attempt["status"], &attempt["statusText"], &attempt["responseStatusCode"]),
+        (&json!(0), &json!("success"), &json!(200))
+    );
+    assert_eq!(
+        (&attempt["response"], &attempt["endpointId"], &attempt["msgId"]),
+        (&json!("thanks"), &json!(endpoint), &json!(id))
+    );
     assert_eq!((&attempt["triggerType"], &attempt["msg"]), (&json!(0), &Value::Null));
-    let by_endpoint = h.get(&format!("/api/v1/app/a/attempt/endpoint/{endpoint}?with_msg=true&with_content=false&channel=c1&tag=t1")).await.expect(200);
+    let by_endpoint = h
+        .get(&format!("/api/v1/app/a/attempt/endpoint/{endpoint}?with_msg=true&with_content=false&channel=c1&tag=t1"))
+        .await
+        .expect(200);
     assert_eq!((&by_endpoint["data"][0]["msg"]["eventId"], &by_endpoint["data"][0]["response"]), (&json!("e1"), &json!("")));
     assert_eq!(by_endpoint["data"][0]["msg"]["payload"], json!({}));
     let none = h.get(&format!("/api/v1/app/a/attempt/endpoint/{endpoint}?channel=other")).await.expect(200);
@@ -105,7 +116,41 @@ async fn during_rotation_both_keys_sign() {
     h.publish("a", "t").await;
     assert!(verifies(&h.receiver.wait("/ok", 3).await[2], &public));
     assert_eq!(h.post(&format!("{path}/rotate"), json!({ "key": public })).await.place(), ["body", "key"]);
-    assert_eq!(h.post(&format!("{path}/rotate"), json!({ "gracePeriodSeconds": 604_801 })).await.place(), ["body", "gracePeriodSeconds"]);
+    assert_eq!(
+        h.post(&format!("{path}/rotate"), json!({ "gracePeriodSeconds": 604_801 })).await.place(),
+        ["body", "gracePeriodSeconds"]
+    );
+}
+
+/// If it fails, `rotate_secret` of the Python client fails (2.x reads the key from the answer), or others get a body they do not expect.
+#[tokio::test]
+async fn a_rotation_shows_the_key_to_the_client_that_reads_it() {
+    let h = Harness::start().await;
+    h.application("a").await;
+    let endpoint = h.endpoint("a", "/ok").await;
+    let path = format!("/api/v1/app/a/endpoint/{endpoint}/secret");
+    let rotate = async |agent| h.call(&h.key, "POST", &format!("{path}/rotate"), &[("user-agent", agent)], Some("{}")).await;
+    let shown = rotate("svix-libs/2.0.1/python").await.expect(200);
+    assert_eq!(shown, h.get(&path).await.expect(200));
+    for agent in ["svix-libs/1.60.0/python", "svix-libs/2.0.1/javascript", "curl/8"] {
+        assert_eq!(rotate(agent).await.expect(204), Value::Null, "{agent}");
+    }
+}
+
+/// If it fails, `message_in_raw` of the official clients sends its envelope instead of its content.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raw_payload_is_sent_as_it_stands() {
+    let h = Harness::start().await;
+    h.application("a").await;
+    h.endpoint("a", "/ok").await;
+    let raw = |kind: &str| json!({ "eventType": "t", "payload": {}, "transformationsParams": { "rawPayload": "<a>é</a>", "headers": { "content-type": kind } } });
+    let made = h.post("/api/v1/app/a/msg", raw("application/xml; charset=utf-8")).await.expect(202);
+    assert!(made["payload"].is_object(), "clients read an object: {made}");
+    let received = h.receiver.wait("/ok", 1).await.remove(0);
+    assert_eq!(received.body, "<a>é</a>".as_bytes());
+    assert_eq!(received.headers["content-type"], "application/xml; charset=utf-8");
+    let place = h.post("/api/v1/app/a/msg", raw("text/plain\r\nx-evil: 1")).await.place();
+    assert_eq!(place, ["body", "transformationsParams", "headers", "content-type"]);
 }
 
 /// If it fails, credentials in headers can be read back, or a change of one header loses others.
@@ -113,7 +158,8 @@ async fn during_rotation_both_keys_sign() {
 async fn headers_are_sent_and_sensitive_ones_masked() {
     let h = Harness::start().await;
     h.application("a").await;
-    let body = json!({ "url": h.receiver.url("/ok"), "uid": "e", "headers": { "x-team": "pay", "Authorization": "Bearer s3cret" } });
+    let body =
+        json!({ "url": h.receiver.url("/ok"), "uid": "e", "headers": { "x-team": "pay", "Authorization": "Bearer s3cret" } });
     h.post("/api/v1/app/a/endpoint", body).await.expect(201);
     let path = "/api/v1/app/a/endpoint/e/headers";
     let shown = h.get(path).await.expect(200);
@@ -192,7 +238,10 @@ async fn a_message_can_bring_its_application() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operational_events_go_out() {
     let h = Harness::start().await;
-    let made = h.post("/api/v1/operational-webhook/endpoint", json!({ "url": h.receiver.url("/op"), "uid": "ops", "channels": ["c"] })).await.expect(201);
+    let made = h
+        .post("/api/v1/operational-webhook/endpoint", json!({ "url": h.receiver.url("/op"), "uid": "ops", "channels": ["c"] }))
+        .await
+        .expect(201);
     assert_eq!(made["channels"], Value::Null, "operational events have no channels");
     h.get("/api/v1/operational-webhook/endpoint/ops/secret").await.expect(200);
     let app = h.application("a").await;
@@ -202,7 +251,8 @@ async fn operational_events_go_out() {
     h.delete(&format!("/api/v1/app/a/endpoint/{endpoint}")).await.expect(204);
     let events: Vec<Value> = h.receiver.wait("/op", 6).await.iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
     for wanted in ["endpoint.created", "endpoint.updated", "endpoint.disabled", "endpoint.enabled", "endpoint.deleted"] {
-        let event = events.iter().find(|event| event["type"] == wanted).unwrap_or_else(|| panic!("{wanted} is missing: {events:?}"));
+        let event =
+            events.iter().find(|event| event["type"] == wanted).unwrap_or_else(|| panic!("{wanted} is missing: {events:?}"));
         assert_eq!(event["data"]["endpointId"], json!(endpoint), "{wanted}");
         assert_eq!((&event["data"]["appId"], &event["data"]["appUid"]), (&json!(app), &json!("a")), "{wanted}");
         assert!(event["data"].as_object().unwrap().contains_key("endpointUid"), "{wanted}");
