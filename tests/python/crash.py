@@ -178,7 +178,7 @@ async def cycle(server: Server, record: Record, loader: Loader, rng: random.Rand
     """Starts the server, lets it run for a random time, kills it; says what it repeated and how soon it delivered."""
     seen_before = set(record.counts)
     pending = loader.acked.keys() - seen_before
-    receiver.stdin.write(f"{rng.choice([0, 0, 0.005, 0.05])}\n".encode())
+    receiver.stdin.write(f"{rng.choice([0, 0.005, 0.05, 0.25])}\n".encode())
     receiver.stdin.flush()
     server.spawn()
     life = rng.uniform(0.02, 1.5)
