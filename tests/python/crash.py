@@ -24,8 +24,13 @@ from pathlib import Path
 from harness import Server, _die_with_parent, free_port, wait_until
 
 IN_FLIGHT = 64
-# Attempts that may run (or be unrecorded) at once: the window of one endpoint, `ENDPOINT_WINDOW_MAX`.
+# Deliveries that may be in flight (sent and not yet recorded) at once, as the server is told: what a kill may repeat.
 DELIVERIES_IN_FLIGHT_MAX = 256
+SETTINGS = {
+    "BELLWIRE_DELIVERY__RETRY_SCHEDULE": "1s,1s,1s,2s,2s",
+    "BELLWIRE_DELIVERY__IN_FLIGHT_MAX": str(DELIVERIES_IN_FLIGHT_MAX),
+    "BELLWIRE_DELIVERY__ENDPOINT_IN_FLIGHT_MAX": str(DELIVERIES_IN_FLIGHT_MAX),
+}
 FIRST_DELIVERY_SECONDS_MAX = 1.0
 WEBHOOK_ID = re.compile(rb"\r\nwebhook-id: *(msg_\w{27})", re.I)
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
@@ -209,7 +214,7 @@ async def run(cycles: int, seed: int) -> int:
     )  # fmt: skip
     assert receiver.stdout.readline() == b"ready\n"
     print(f"seed {seed}, folder {folder}")
-    server = Server({"BELLWIRE_DELIVERY__RETRY_SCHEDULE": "1s,1s,1s,2s,2s"}, data_dir=folder / "data", name="crash").start()
+    server = Server(SETTINGS, data_dir=folder / "data", name="crash").start()
     findings, results, loader = Findings(), [], None
     try:
         app, _ = set_up(server, f"http://127.0.0.1:{receiver_port}/")
