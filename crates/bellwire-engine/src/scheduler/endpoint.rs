@@ -34,6 +34,15 @@ pub enum Room {
 
 /// Attempts that may run at once against a receiver nothing is known of: enough for speed, few enough to lose when it hangs.
 const WINDOW_START: f32 = 4.0;
+/// While answers take longer than twice their best time and this, more at once would only wait in line: at the receiver, or for
+/// our own processor.
+const INFLATED_ABOVE: Duration = Duration::from_millis(2);
+/// Still, a line of more than this many windows is worth a try.
+const LONG_LINE: usize = 4;
+/// The best time drifts up by this share a second, so that a receiver that became slower for good is learned anew.
+const BEST_DRIFT: f32 = 0.01;
+/// Weight of the newest answer in the smoothed time.
+const SMOOTHING: f32 = 1.0 / 8.0;
 /// An answer slower than this keeps the window from growing and puts the endpoint into the slow lane.
 const SLOW: Duration = Duration::from_millis(1_000);
 /// Transport failures in a row before the circuit opens, and how long it stays open at first and at most.
@@ -75,6 +84,9 @@ pub struct EndpointQueue {
     window_max: f32,
     /// Doubling until the first sign of load.
     is_ramping: bool,
+    /// Answer times in seconds: the best one, and a moving average.
+    best: f32,
+    smooth: f32,
     shrunk_at: Instant,
     failures: u32,
     open_for: Duration,
@@ -107,6 +119,8 @@ impl EndpointQueue {
             window: WINDOW_START.min(window_max),
             window_max,
             is_ramping: true,
+            best: f32::INFINITY,
+            smooth: 0.0,
             shrunk_at: Duration::ZERO,
             failures: 0,
             open_for: OPEN_START,
@@ -165,6 +179,7 @@ impl EndpointQueue {
 
     /// Learns from an attempt that ended.
     pub fn judge(&mut self, now: Instant, feedback: Feedback) {
+        let since_last = now.saturating_sub(self.progress_at);
         self.progress_at = now;
         match feedback {
             Feedback::Answered(latency) => {
@@ -172,8 +187,7 @@ impl EndpointQueue {
                 self.open_for = OPEN_START;
                 self.is_slow = latency >= SLOW;
                 if !self.is_slow {
-                    let step = if self.is_ramping { 1.0 } else { 1.0 / self.window };
-                    self.window = (self.window + step).min(self.window_max);
+                    self.adapt(latency, since_last);
                 }
             }
             Feedback::Overloaded(pause) => {
@@ -195,6 +209,27 @@ impl EndpointQueue {
             }
             Feedback::NotSent => {}
         }
+    }
+
+    /// Grows the window where that promises more throughput, not more waiting.
+    fn adapt(&mut self, latency: Duration, since_last: Duration) {
+        let latency = latency.as_secs_f32();
+        self.smooth = if self.best.is_finite() { self.smooth + (latency - self.smooth) * SMOOTHING } else { latency };
+        self.best = (self.best * (1.0 + BEST_DRIFT * since_last.as_secs_f32())).min(latency);
+        // Only a window that was used up has shown that it is too small. (The attempt that ended is not counted any more.)
+        if self.in_flight + 1 < self.window as usize {
+            return;
+        }
+        let is_inflated = self.smooth > 2.0 * self.best + INFLATED_ABOVE.as_secs_f32();
+        self.is_ramping &= !is_inflated;
+        let step = if self.is_ramping {
+            1.0
+        } else if !is_inflated || self.len() > LONG_LINE * self.window as usize {
+            1.0 / self.window
+        } else {
+            0.0
+        };
+        self.window = (self.window + step).min(self.window_max);
     }
 
     /// Attempts are running and none has ended for as long as makes an endpoint slow.

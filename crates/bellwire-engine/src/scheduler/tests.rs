@@ -90,6 +90,34 @@ fn the_window_of_an_endpoint_grows_with_quick_answers_and_halves_with_overload()
 }
 
 #[test]
+fn the_window_does_not_grow_when_more_at_once_only_means_waiting_unless_the_line_is_long() {
+    let mut s = Scheduler::new(LIMITS);
+    let mut running = 0;
+    // Each attempt takes as long as there are others: one processor serves them all.
+    let mut next = 0;
+    for t in 0..2_000 {
+        while s.queued() < 12 {
+            s.enqueue(job(1, 1, next));
+            next += 1;
+        }
+        running += poll(&mut s, t).len();
+        end(&mut s, t, 1, Feedback::Answered(Duration::from_millis(1 + 2 * running as u64)));
+        running -= 1;
+    }
+    assert!(running <= 8, "{running} at once for a receiver that serves one after another");
+    for m in 0..80 {
+        s.enqueue(job(1, 1, 100_000 + m));
+    }
+    let before = running;
+    for t in 2_000..2_060 {
+        running += poll(&mut s, t).len();
+        end(&mut s, t, 1, Feedback::Answered(Duration::from_millis(1 + 2 * running as u64)));
+        running -= 1;
+    }
+    assert!(running > before, "a long line is worth a try");
+}
+
+#[test]
 fn hanging_endpoints_leave_half_of_the_room_to_quick_ones() {
     let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 16, ..LIMITS });
     for e in 1..=20 {
