@@ -14,7 +14,7 @@ mod event_type;
 mod maintenance;
 mod message;
 mod task;
-mod world;
+pub mod world;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -29,8 +29,11 @@ pub struct Case {
     /// Names of the trait methods it exercises.
     pub covers: &'static [&'static str],
     /// Runs it on a fresh store.
-    pub run: fn(Arc<dyn Store>) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    pub run: fn(Arc<dyn Store>) -> Running,
 }
+
+/// A case being run.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 macro_rules! cases {
     ($($module:ident::$name:ident covers $($method:ident)+;)+) => {

@@ -17,7 +17,7 @@ const STATEMENTS_KEPT: usize = 96;
 /// A log that has grown under a burst is cut back to this when it starts over.
 const LOG_BYTES_KEPT: u64 = 64 * 1024 * 1024;
 /// Connections of one process wait this long for each other's short locks (checkpoints, log restarts).
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How many virtual machine steps pass between looks at the clock: some tens of microseconds.
 const STEPS_BETWEEN_LOOKS: i32 = 2_000;
 
@@ -99,4 +99,27 @@ pub fn open_reader(path: &Path, cache_bytes: usize, deadline: &Deadline) -> Outc
     let deadline = deadline.clone();
     conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || deadline.is_over()))?;
     Ok(conn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_past_its_deadline_ends_as_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let (writer, _) = open_writer(&path, 1024 * 1024, None).unwrap();
+        writer.execute_batch("CREATE TABLE t (a)").unwrap();
+        let deadline = Deadline::new();
+        let reader = open_reader(&path, 1024 * 1024, &deadline).unwrap();
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        deadline.set(20);
+        let result: Outcome<i64> = reader.query_row(endless, [], |row| row.get(0)).map_err(Into::into);
+        let error: StoreError = result.unwrap_err().into();
+        assert!(matches!(error, StoreError::Busy(_)), "{error}");
+        deadline.clear();
+        assert_eq!(reader.query_row("SELECT count(*) FROM t", [], |row| row.get(0)), Ok(0), "the next one is not affected");
+        assert!(reader.execute("INSERT INTO t VALUES (1)", []).is_err(), "readers cannot write");
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bellwire_core::{IdKind, Timestamp, id::key_to_timestamp, limits};
 use rusqlite::{Connection, OptionalExtension};
@@ -17,6 +17,9 @@ use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
 use super::url::Urls;
 use super::SqliteOptions;
 use crate::Result;
+
+/// A new segment that could not be started is tried again after this.
+const ROLL_OVER_PAUSE: Duration = Duration::from_secs(10);
 
 /// What the writer has done, for metrics.
 #[derive(Debug, Default)]
@@ -109,7 +112,7 @@ pub struct Files {
     /// The latest time any write has told of.
     pub latest: Timestamp,
     checkpointer: Checkpointer,
-    is_rollover_failing: AtomicBool,
+    roll_over_again_at: Option<Instant>,
 }
 
 impl Files {
@@ -125,8 +128,11 @@ impl Files {
         let last = found.len() - 1;
         let mut segments = Vec::with_capacity(found.len());
         for (at, segment) in found.into_iter().enumerate() {
-            let cache = if at == last { options.cache_bytes } else { limits::OLD_SEGMENT_CACHE_BYTES };
-            segments.push(open_segment(segment, cache, &options)?);
+            let opened = open_segment(segment, options.cache_bytes, &options)?;
+            if at < last {
+                settle_down(&opened.file.conn)?;
+            }
+            segments.push(opened);
         }
         sync_dir(&options.dir)?;
         let latest = segments.iter().filter_map(|s| s.newest).max().map_or(Timestamp(0), key_to_timestamp);
@@ -142,7 +148,7 @@ impl Files {
             health: Health::Sound,
             latest,
             checkpointer,
-            is_rollover_failing: AtomicBool::new(false),
+            roll_over_again_at: None,
         })
     }
 
@@ -247,29 +253,37 @@ impl Files {
         if key_to_timestamp(key).since(key_to_timestamp(oldest)) < self.options.segment_span {
             return;
         }
-        match self.roll_over(key.max(newest + 1)) {
-            Ok(()) => self.is_rollover_failing.store(false, Ordering::Relaxed),
-            Err(error) => {
-                if !self.is_rollover_failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "no new segment could be started; the current one goes on");
-                }
-            }
+        if self.roll_over_again_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.roll_over_again_at = None;
+        if let Err(error) = self.roll_over(key.max(newest + 1)) {
+            tracing::error!(%error, "no new segment could be started; the current one goes on");
+            self.roll_over_again_at = Some(Instant::now() + ROLL_OVER_PAUSE);
         }
     }
 
     fn roll_over(&mut self, start: i64) -> Outcome<()> {
         let segment = Arc::new(Segment::new(&self.options.dir, start));
         create_segment(&segment, &self.options)?;
-        let opened = open_segment(segment, self.options.cache_bytes, &self.options)?;
-        if let Some(previous) = self.segments.last() {
-            let kibibytes = limits::OLD_SEGMENT_CACHE_BYTES / 1024;
-            previous.file.conn.execute_batch(&format!("PRAGMA cache_size = -{kibibytes}"))?;
-            previous.file.conn.release_memory()?;
-        }
+        let opened = match open_segment(segment.clone(), self.options.cache_bytes, &self.options) {
+            Ok(opened) => opened,
+            Err(fault) => {
+                // A segment that exists takes all later ids at the next start: it must be in use, or not be there.
+                if std::fs::remove_file(&segment.path).and_then(|()| std::fs::File::open(&self.options.dir)?.sync_all()).is_err() {
+                    self.die(&fault);
+                }
+                return Err(fault);
+            }
+        };
         tracing::info!(path = %opened.segment.path.display(), "new segment");
         self.segments.push(opened);
         self.urls.clear();
         self.publish();
+        let previous = &self.segments[self.segments.len() - 2];
+        if let Err(fault) = settle_down(&previous.file.conn) {
+            self.die(&fault);
+        }
         Ok(())
     }
 
@@ -310,11 +324,32 @@ impl Files {
 /// Made beside its place and moved there, so that a segment exists whole or not at all.
 fn create_segment(segment: &Segment, options: &SqliteOptions) -> Outcome<()> {
     let draft = segment.path.with_extension("new");
+    for leftover in companions(&draft) {
+        match std::fs::remove_file(&leftover) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("creating a segment", &error).into()),
+            _ => {}
+        }
+    }
     let file = File::open(&draft, limits::OLD_SEGMENT_CACHE_BYTES, options, migrate::SEGMENT)?;
     // The last connection to close empties and removes the log.
     file.conn.close().map_err(|(_, error)| error)?;
     std::fs::rename(&draft, &segment.path).map_err(|error| io("creating a segment", &error))?;
     sync_dir(&options.dir)
+}
+
+/// A segment that takes no new messages needs little memory and no long log. The log is emptied if no reader is in the way.
+/// An error: a sync failed.
+fn settle_down(conn: &Connection) -> Outcome<()> {
+    let kibibytes = limits::OLD_SEGMENT_CACHE_BYTES / 1024;
+    conn.execute_batch(&format!("PRAGMA cache_size = -{kibibytes}; PRAGMA journal_size_limit = 0;"))?;
+    conn.release_memory()?;
+    conn.busy_timeout(Duration::ZERO)?;
+    let emptied = super::checkpoint::run(conn, "TRUNCATE");
+    conn.busy_timeout(super::file::LOCK_WAIT)?;
+    match emptied {
+        Err(fault) if super::checkpoint::is_fatal(&fault) => Err(fault),
+        _ => Ok(()),
+    }
 }
 
 fn open_segment(segment: Arc<Segment>, cache_bytes: usize, options: &SqliteOptions) -> Outcome<SegmentFile> {

@@ -22,10 +22,12 @@ pub struct Accept {
 
 /// Any other write. Run on the writer's thread with the files, or with the reason why it cannot be run now.
 pub struct Job {
-    pub run: Box<dyn FnOnce(Result<&mut Files>) + Send>,
+    pub run: Act,
     /// Retention and deletions go on while the disk is full.
     pub frees_space: bool,
 }
+
+type Act = Box<dyn FnOnce(Result<&mut Files>) + Send>;
 
 /// What the writer takes at a time.
 #[derive(Default)]

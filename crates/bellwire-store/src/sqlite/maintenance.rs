@@ -12,6 +12,7 @@ use super::fault::Outcome;
 use super::file::{Deadline, open_reader};
 use super::files::Files;
 use super::message::shredding;
+use super::record::first_tries_left;
 use super::segment::bytes_on_disk;
 use crate::{MaintenanceStore, Result, RetentionReport, StoreError, StoreReport};
 
@@ -27,6 +28,33 @@ fn is_unfinished(conn: &Connection) -> Outcome<bool> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Deletes queue rows whose endpoints are all done, a bounded number. There are some only where a process ended between a
+/// manual try and the first one.
+fn prune_queue(files: &mut Files, at: usize) -> Outcome<()> {
+    let conn = &files.segments[at].file.conn;
+    let mut done = Vec::new();
+    {
+        let mut statement = conn.prepare_cached("SELECT message, endpoints FROM queue ORDER BY message LIMIT ?1")?;
+        let mut rows = statement.query([i64::try_from(limits::RETAIN_ROWS_MAX).unwrap_or(i64::MAX)])?;
+        while let Some(row) = rows.next()? {
+            let (message, blob): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            if first_tries_left(conn, message, &blob)?.is_empty() {
+                done.push(message);
+            }
+        }
+    }
+    if !done.is_empty() {
+        files.transact(|files| {
+            let mut delete = files.segments[at].file.tx()?.prepare_cached("DELETE FROM queue WHERE message = ?1")?;
+            for message in &done {
+                delete.execute([message])?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 /// Drops one segment that is old enough and has nothing unfinished.
 fn drop_old(files: &mut Files, oldest_kept: Timestamp, report: &mut RetentionReport) -> Outcome<()> {
     let mut dropped = None;
@@ -35,6 +63,7 @@ fn drop_old(files: &mut Files, oldest_kept: Timestamp, report: &mut RetentionRep
         if key_to_timestamp(last) > oldest_kept {
             break;
         }
+        prune_queue(files, at)?;
         if is_unfinished(&files.segments[at].file.conn)? {
             continue;
         }
@@ -149,9 +178,19 @@ fn retain(files: &mut Files, now: Timestamp, retention: Duration) -> Result<Rete
         expire_payloads(files, now, &mut report)?;
         forget_expired(files, now, &mut report)?;
         Ok(report)
-    })?;
-    report.payloads_expired += rows.payloads_expired;
-    report.more |= rows.more;
+    });
+    match rows {
+        Ok(rows) => {
+            report.payloads_expired += rows.payloads_expired;
+            report.more |= rows.more;
+        }
+        // What was dropped makes space for the rest, next time.
+        Err(StoreError::Full) if report.segments_removed > 0 => {
+            report.more = true;
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    }
     give_back(files, &mut report)?;
     Ok(report)
 }

@@ -1,0 +1,67 @@
+//! What cannot be seen from outside: a commit that fails for another reason than space.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bellwire_core::{AppId, EndpointId, Message, MessageId, Timestamp};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::Cipher;
+use crate::sqlite::SqliteOptions;
+use crate::sqlite::checkpoint::Checkpointer;
+
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl CommitSink for Told {
+    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+        self.0.fetch_add(messages.len(), Ordering::Relaxed);
+    }
+    fn recorded(&self, _: &[AttemptRecord]) {}
+}
+
+fn message(n: i64) -> Arc<NewMessage> {
+    let message = Message {
+        id: MessageId::from_key_and_tail(1_000_000_000 << 32 | n, [1; 12]),
+        app: AppId::from_bytes([0; 20]),
+        event_type: "a".to_owned(),
+        event_id: None,
+        payload: Some("{}".into()),
+        content_type: "application/json".to_owned(),
+        channels: vec![],
+        tags: vec![],
+        created_at: Timestamp(0),
+        deliver_at: None,
+        payload_expires_at: Timestamp(i64::MAX),
+    };
+    Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None })
+}
+
+#[tokio::test]
+async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let reasons = Arc::new(Mutex::new(Vec::<String>::new()));
+    let heard = reasons.clone();
+    let mut options = SqliteOptions::new(dir.path(), Cipher::new([1; 32]));
+    options.on_fatal = Arc::new(move |reason| heard.lock().push(reason.to_owned()));
+    let (checkpointer, _thread) = Checkpointer::start(options.on_fatal.clone()).unwrap();
+    let mut files = Files::open(Arc::new(options), checkpointer).unwrap();
+    // The second commit on this file fails, and every one after it.
+    let commits = AtomicUsize::new(0);
+    files.segments[0].file.conn.commit_hook(Some(move || commits.fetch_add(1, Ordering::Relaxed) >= 1)).unwrap();
+    let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
+    let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
+    assert!(sink.set(told.clone()).is_ok());
+    let writer = Writer::new(files, inbox.clone(), sink);
+    let thread = std::thread::spawn(move || writer.run());
+    assert_eq!(inbox.accept(message(1)).await.unwrap(), Accepted::Fresh);
+    let answers = tokio::join!(inbox.accept(message(2)), inbox.accept(message(3)));
+    for answer in [answers.0, answers.1, inbox.accept(message(4)).await] {
+        assert!(matches!(answer, Err(StoreError::Closed)), "{answer:?}");
+    }
+    thread.join().unwrap();
+    assert_eq!(told.0.load(Ordering::Relaxed), 1, "only what is durable is told");
+    assert_eq!(reasons.lock().len(), 1, "the process would have been stopped once: {:?}", reasons.lock());
+    let refused = inbox.run(false, |_| Ok(())).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "nothing is tried again");
+}
