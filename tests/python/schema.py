@@ -19,7 +19,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--max-examples", type=int, default=15, help="generated requests per operation and phase")
-    arguments.add_argument("--max-time", type=int, default=240, help="seconds for the whole run")
+    arguments.add_argument("--max-time", type=int, default=150, help="seconds for the whole run")
     arguments.add_argument("--seed", type=int, default=8071)
     arguments.add_argument("--include-path-regex", help="only these paths")
     options = arguments.parse_args()
