@@ -9,7 +9,9 @@ pub enum HeaderError {
     Name(String),
     #[error("header {0:?} is set by Bellwire itself or belongs to the connection; choose another name")]
     Reserved(String),
-    #[error("the value of header {0:?} has characters that HTTP does not allow (only visible ASCII, space and tab; no line breaks)")]
+    #[error(
+        "the value of header {0:?} has characters that HTTP does not allow (only visible ASCII, space and tab; no line breaks)"
+    )]
     Value(String),
     #[error("{count} headers are too many; at most {max} are allowed")]
     TooMany { count: usize, max: usize },
@@ -39,9 +41,8 @@ const RESERVED: &[&str] = &[
 const RESERVED_PREFIXES: &[&str] = &["webhook-", "svix-", "bellwire-"];
 
 /// Header names whose values are masked when read back (the rule of the Svix server: credentials by name).
-const SENSITIVE: &[&str] = &[
-    "x-auth-token", "www-authenticate", "authorization", "proxy-authenticate", "proxy-authorization", "cookie", "set-cookie",
-];
+const SENSITIVE: &[&str] =
+    &["x-auth-token", "www-authenticate", "authorization", "proxy-authenticate", "proxy-authorization", "cookie", "set-cookie"];
 
 /// Whether the value of header `name` is masked when read back.
 pub fn is_sensitive(name: &str) -> bool {

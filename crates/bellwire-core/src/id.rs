@@ -211,10 +211,8 @@ impl IdGenerator {
 
     fn next_key(&self, now: Timestamp) -> i64 {
         let wanted = timestamp_to_key(now);
-        let previous = self
-            .last
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(wanted.max(last + 1)))
-            .unwrap_or(wanted);
+        let previous =
+            self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(wanted.max(last + 1))).unwrap_or(wanted);
         wanted.max(previous + 1)
     }
 }
@@ -227,7 +225,8 @@ mod tests {
     fn text_form_matches_the_ksuid_specification() {
         // Known pair from the reference implementation's README (segmentio/ksuid).
         let raw: [u8; 20] = [
-            0x06, 0x69, 0xF7, 0xEF, 0xB5, 0xA1, 0xCD, 0x34, 0xB5, 0xF9, 0x9D, 0x11, 0x54, 0xFB, 0x68, 0x53, 0x34, 0x5C, 0x97, 0x35,
+            0x06, 0x69, 0xF7, 0xEF, 0xB5, 0xA1, 0xCD, 0x34, 0xB5, 0xF9, 0x9D, 0x11, 0x54, 0xFB, 0x68, 0x53, 0x34, 0x5C, 0x97,
+            0x35,
         ];
         let id = MessageId::from_bytes(raw);
         assert_eq!(id.to_string(), "msg_0ujtsYcgvSTl8PAuAdqWYSMnLOv");
@@ -236,7 +235,14 @@ mod tests {
 
     #[test]
     fn wrong_texts_are_refused() {
-        for text in ["", "msg_", "app_0ujtsYcgvSTl8PAuAdqWYSMnLOv", "msg_0ujtsYcgvSTl8PAuAdqWYSMnLO", "msg_zzzzzzzzzzzzzzzzzzzzzzzzzzz", "msg_0ujtsYcgvSTl8PAuAdqWYSMnLO-"] {
+        for text in [
+            "",
+            "msg_",
+            "app_0ujtsYcgvSTl8PAuAdqWYSMnLOv",
+            "msg_0ujtsYcgvSTl8PAuAdqWYSMnLO",
+            "msg_zzzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "msg_0ujtsYcgvSTl8PAuAdqWYSMnLO-",
+        ] {
             assert!(text.parse::<MessageId>().is_err(), "{text}");
         }
     }

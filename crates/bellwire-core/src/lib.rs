@@ -13,9 +13,7 @@ pub mod retry;
 pub mod time;
 
 pub use attempt::{Attempt, AttemptOutcome, AttemptStatus, Trigger};
-pub use id::{
-    ApiKeyId, AppId, AttemptId, EndpointId, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, TaskId, TokenId,
-};
+pub use id::{ApiKeyId, AppId, AttemptId, EndpointId, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, TaskId, TokenId};
 pub use noun::{
     Application, ApplicationKind, Endpoint, EndpointHealth, EventType, HeaderSet, Message, Metadata, Secret, SigningSecret,
 };

@@ -113,8 +113,7 @@ impl Endpoint {
     /// Whether this endpoint subscribes to a message of this type and these channels (its being disabled apart).
     pub fn wants(&self, event_type: &str, channels: &[String]) -> bool {
         let type_wanted = self.event_types.as_ref().is_none_or(|wanted| wanted.iter().any(|w| w == event_type));
-        let channel_wanted =
-            self.channels.as_ref().is_none_or(|wanted| wanted.iter().any(|w| channels.iter().any(|c| c == w)));
+        let channel_wanted = self.channels.as_ref().is_none_or(|wanted| wanted.iter().any(|w| channels.iter().any(|c| c == w)));
         type_wanted && channel_wanted
     }
 }

@@ -98,10 +98,7 @@ mod tests {
         let now = Timestamp(0);
         let waits: Vec<_> = (1..=8).map(|n| policy.judge(now, n, Trigger::Scheduled, &outcome(500, None), 7)).collect();
         let at = |s: i64| RetryVerdict::RetryAt(Timestamp(s * 1_000));
-        assert_eq!(
-            waits,
-            [at(5), at(300), at(1_800), at(7_200), at(18_000), at(36_000), at(36_000), RetryVerdict::Exhausted]
-        );
+        assert_eq!(waits, [at(5), at(300), at(1_800), at(7_200), at(18_000), at(36_000), at(36_000), RetryVerdict::Exhausted]);
     }
 
     #[test]

@@ -28,11 +28,7 @@ pub struct Directory {
 
 impl Directory {
     pub fn new() -> Self {
-        Self {
-            by_name: Cache::new(APPLICATIONS_CACHED),
-            by_id: Cache::new(APPLICATIONS_CACHED),
-            generation: AtomicU64::new(0),
-        }
+        Self { by_name: Cache::new(APPLICATIONS_CACHED), by_id: Cache::new(APPLICATIONS_CACHED), generation: AtomicU64::new(0) }
     }
 
     /// By id or uid, in this organisation.

@@ -40,7 +40,12 @@ impl Engine {
         self.accept(message, vec![endpoint], idem).await
     }
 
-    async fn accept(&self, message: Message, endpoints: Vec<EndpointId>, idem: Option<Idempotency>) -> Result<Published, StoreError> {
+    async fn accept(
+        &self,
+        message: Message,
+        endpoints: Vec<EndpointId>,
+        idem: Option<Idempotency>,
+    ) -> Result<Published, StoreError> {
         if !endpoints.is_empty() {
             self.queue.hold_back(HOLD_BACK_MAX).await;
         }

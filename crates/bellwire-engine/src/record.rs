@@ -15,9 +15,16 @@ use crate::{Engine, random};
 
 /// How a job ended.
 pub enum Done {
-    Answered { outcome: AttemptOutcome, at: Timestamp },
+    Answered {
+        outcome: AttemptOutcome,
+        at: Timestamp,
+    },
     /// No HTTP answer. `is_ours`: a fault of this machine, which says nothing about the receiver.
-    Failed { outcome: AttemptOutcome, at: Timestamp, is_ours: bool },
+    Failed {
+        outcome: AttemptOutcome,
+        at: Timestamp,
+        is_ours: bool,
+    },
     /// Nothing was sent: by whom or what.
     Cancelled(&'static str),
 }
@@ -190,5 +197,4 @@ impl Engine {
     pub fn new_id<I: IdKind>(&self) -> I {
         self.ids.generate(self.now(), random::id_tail())
     }
-
 }

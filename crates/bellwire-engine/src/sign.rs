@@ -41,7 +41,12 @@ impl RequestWriter {
             HeaderPrefix::Webhook => ["webhook-id", "webhook-timestamp", "webhook-signature"],
             HeaderPrefix::Svix => ["svix-id", "svix-timestamp", "svix-signature"],
         };
-        let mut headers = [("content-type", message.content_type.as_str()), (id, &self.id), (timestamp, &self.timestamp), (signature, &self.signature)];
+        let mut headers = [
+            ("content-type", message.content_type.as_str()),
+            (id, &self.id),
+            (timestamp, &self.timestamp),
+            (signature, &self.signature),
+        ];
         // An endpoint's own content type stands in the constant part already.
         let own_content_type = route.endpoint.headers.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let headers = if own_content_type { &mut headers[1..] } else { &mut headers[..] };

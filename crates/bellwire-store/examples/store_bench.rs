@@ -12,7 +12,9 @@ use bellwire_core::{
     AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, SystemClock, Trigger,
 };
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
-use bellwire_store::{AttemptRecord, Cipher, CommitSink, DeliveryNext, DeliveryStore, MaintenanceStore, MessageStore, NewMessage};
+use bellwire_store::{
+    AttemptRecord, Cipher, CommitSink, DeliveryNext, DeliveryStore, MaintenanceStore, MessageStore, NewMessage,
+};
 use bytes::Bytes;
 
 /// Stands for the engine: every delivery succeeds at once.
@@ -98,7 +100,10 @@ async fn run(fan_out: usize, messages: u64, waiters: u64) {
                         deliver_at: None,
                         payload_expires_at: id.created().plus(Duration::from_secs(90 * 86_400)),
                     };
-                    store.accept(Arc::new(NewMessage { message, endpoints: endpoints.clone(), idempotency: None })).await.unwrap();
+                    store
+                        .accept(Arc::new(NewMessage { message, endpoints: endpoints.clone(), idempotency: None }))
+                        .await
+                        .unwrap();
                 }
             })
         })

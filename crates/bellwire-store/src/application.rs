@@ -23,7 +23,8 @@ pub trait ApplicationStore {
     /// The hidden application for operational events, created at the first call.
     async fn operational_application(&self, org: OrgId, new_id: AppId, now: Timestamp) -> Result<Application>;
     /// Customer applications of `org`, by id.
-    async fn list_applications(&self, org: OrgId, filter: ApplicationFilter, page: PageQuery<AppId>) -> Result<Page<Application>>;
+    async fn list_applications(&self, org: OrgId, filter: ApplicationFilter, page: PageQuery<AppId>)
+    -> Result<Page<Application>>;
     /// Replaces name, uid, throttle, metadata, `updated_at` of an existing one.
     async fn update_application(&self, app: Application) -> Result<Application>;
     /// Deletes it with its endpoints (kept as tombstones, so that old attempts can still be rendered). Its pending deliveries

@@ -1,7 +1,9 @@
 //! Reading what happened: attempts by endpoint and by message, statuses of deliveries, counters.
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, Attempt, AttemptId, AttemptStatus, Endpoint, EndpointId, Message, MessageId, Page, PageQuery, Timestamp};
+use bellwire_core::{
+    AppId, Attempt, AttemptId, AttemptStatus, Endpoint, EndpointId, Message, MessageId, Page, PageQuery, Timestamp,
+};
 
 use crate::{MessageFilter, Result};
 
@@ -46,20 +48,47 @@ pub struct EndpointCounts {
 pub trait AttemptStore {
     /// By attempt id. With `with_message`, the message without payload comes along. With `with_content` off, responses are empty.
     async fn list_attempts_of_endpoint(
-        &self, app: AppId, endpoint: EndpointId, filter: AttemptFilter, page: PageQuery<AttemptId>, with_content: bool, with_message: bool,
+        &self,
+        app: AppId,
+        endpoint: EndpointId,
+        filter: AttemptFilter,
+        page: PageQuery<AttemptId>,
+        with_content: bool,
+        with_message: bool,
     ) -> Result<Page<(Attempt, Option<Message>)>>;
     async fn list_attempts_of_message(
-        &self, app: AppId, message: MessageId, filter: AttemptFilter, page: PageQuery<AttemptId>, with_content: bool,
+        &self,
+        app: AppId,
+        message: MessageId,
+        filter: AttemptFilter,
+        page: PageQuery<AttemptId>,
+        with_content: bool,
     ) -> Result<Page<Attempt>>;
     async fn get_attempt(&self, app: AppId, message: MessageId, attempt: AttemptId) -> Result<Option<Attempt>>;
     /// Deletes the response body. False if there was no such attempt.
     async fn expunge_attempt_content(&self, app: AppId, message: MessageId, attempt: AttemptId) -> Result<bool>;
     /// Messages this endpoint was tried with or is queued for, by message id, with the latest status.
     async fn list_attempted_messages(
-        &self, app: AppId, endpoint: EndpointId, status: Option<AttemptStatus>, filter: MessageFilter, page: PageQuery<MessageId>, with_content: bool,
+        &self,
+        app: AppId,
+        endpoint: EndpointId,
+        status: Option<AttemptStatus>,
+        filter: MessageFilter,
+        page: PageQuery<MessageId>,
+        with_content: bool,
     ) -> Result<Page<AttemptedMessage>>;
     /// Endpoints tried with or queued for this message, by endpoint id. Endpoints deleted since are left out.
-    async fn list_attempted_endpoints(&self, app: AppId, message: MessageId, page: PageQuery<EndpointId>) -> Result<Page<AttemptedEndpoint>>;
+    async fn list_attempted_endpoints(
+        &self,
+        app: AppId,
+        message: MessageId,
+        page: PageQuery<EndpointId>,
+    ) -> Result<Page<AttemptedEndpoint>>;
     /// Finished ones from the rolled-up counters of the window (to the minute), unfinished ones as they stand now.
-    async fn count_deliveries(&self, endpoint: EndpointId, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<EndpointCounts>;
+    async fn count_deliveries(
+        &self,
+        endpoint: EndpointId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<EndpointCounts>;
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Nonce, NONCE_LEN, RandomizedNonceKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf;
 use bellwire_core::{IdKind, OrgId};
 
@@ -52,7 +52,9 @@ impl Cipher {
             return Err(StoreError::Cipher(format!("{place} is empty")));
         };
         if version != VERSION {
-            return Err(StoreError::Cipher(format!("{place} was sealed with key or format {version}, which this binary does not know")));
+            return Err(StoreError::Cipher(format!(
+                "{place} was sealed with key or format {version}, which this binary does not know"
+            )));
         }
         let Some((nonce, sealed)) = rest.split_first_chunk::<NONCE_LEN>() else {
             return Err(StoreError::Cipher(format!("{place} is cut short")));
@@ -61,7 +63,9 @@ impl Cipher {
         let opened = self
             .key(org)?
             .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(place.as_bytes()), &mut sealed)
-            .map_err(|_| StoreError::Cipher(format!("{place} does not open: wrong master key, or the value was altered or moved")))?;
+            .map_err(|_| {
+                StoreError::Cipher(format!("{place} does not open: wrong master key, or the value was altered or moved"))
+            })?;
         Ok(opened.to_vec())
     }
 

@@ -36,10 +36,18 @@ pub struct DueCursor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryNext {
     Delivered,
-    RetryAt { at: Timestamp, tries: u32 },
-    Exhausted { tries: u32 },
+    RetryAt {
+        at: Timestamp,
+        tries: u32,
+    },
+    Exhausted {
+        tries: u32,
+    },
     /// Ended by a named actor, such as `endpoint disabled`.
-    Cancelled { tries: u32, by: String },
+    Cancelled {
+        tries: u32,
+        by: String,
+    },
 }
 
 /// A completed attempt and its consequence, to be committed together. `attempt` is absent where nothing was sent (cancelled).
@@ -73,13 +81,21 @@ pub trait DeliveryStore {
     /// (a message's endpoints are never split). Optionally of one endpoint only. Empty: none left.
     /// `next` is where to go on even if the filter left this page empty; `None` when the scan is at its end.
     async fn load_first_tries(
-        &self, endpoint: Option<EndpointId>, after: Option<MessageId>, limit: usize,
+        &self,
+        endpoint: Option<EndpointId>,
+        after: Option<MessageId>,
+        limit: usize,
     ) -> Result<(Vec<DueDelivery>, Option<MessageId>)>;
     /// Pending retries and manual tries due at or before `until`, by due time, after `after` (exclusive), at most `limit`.
     async fn load_retries(&self, after: Option<DueCursor>, until: Timestamp, limit: usize) -> Result<Vec<DueDelivery>>;
     /// Makes a finished or waiting delivery due now as a manual try (resend). A waiting schedule is remembered in `resume_at`.
     async fn requeue(
-        &self, app: AppId, message: MessageId, endpoint: EndpointId, now: Timestamp, idem: Option<IdempotencyRecord>,
+        &self,
+        app: AppId,
+        message: MessageId,
+        endpoint: EndpointId,
+        now: Timestamp,
+        idem: Option<IdempotencyRecord>,
     ) -> Result<Written<DueDelivery>>;
     /// Unfinished deliveries: (first tries outstanding, retries waiting). Approximate on a large store is fine.
     async fn count_unfinished(&self) -> Result<(u64, u64)>;

@@ -21,7 +21,7 @@ pub mod sqlite;
 pub mod task;
 
 pub use application::{ApplicationFilter, ApplicationStore};
-pub use attempt::{AttemptFilter, AttemptStore, AttemptedMessage, AttemptedEndpoint, EndpointCounts};
+pub use attempt::{AttemptFilter, AttemptStore, AttemptedEndpoint, AttemptedMessage, EndpointCounts};
 pub use cipher::Cipher;
 pub use credential::{ApiKeyRecord, CredentialStore};
 pub use delivery::{AttemptRecord, CommitSink, DeliveryNext, DeliveryStore, DueCursor, DueDelivery};

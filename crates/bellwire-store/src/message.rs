@@ -43,7 +43,13 @@ pub trait MessageStore {
     /// By id alone, for delivery.
     async fn load_message(&self, id: MessageId) -> Result<Option<Message>>;
     /// Newest first or oldest first by id. With `content` off, payloads are `None`.
-    async fn list_messages(&self, app: AppId, filter: MessageFilter, page: PageQuery<MessageId>, with_content: bool) -> Result<Page<Message>>;
+    async fn list_messages(
+        &self,
+        app: AppId,
+        filter: MessageFilter,
+        page: PageQuery<MessageId>,
+        with_content: bool,
+    ) -> Result<Page<Message>>;
     /// Deletes the payload, not the message. False if there was no such message.
     async fn expunge_message_content(&self, app: AppId, id: MessageId) -> Result<bool>;
 }

@@ -42,11 +42,22 @@ pub trait TaskStore {
     async fn create_task(&self, task: Task, idem: Option<IdempotencyRecord>) -> Result<Written<Task>>;
     async fn get_task(&self, org: OrgId, id: TaskId) -> Result<Option<Task>>;
     /// By id; for the API's list and, with `running_only` and no organisation, for resuming at start.
-    async fn list_tasks(&self, org: Option<OrgId>, running_only: bool, page: bellwire_core::PageQuery<TaskId>) -> Result<bellwire_core::Page<Task>>;
+    async fn list_tasks(
+        &self,
+        org: Option<OrgId>,
+        running_only: bool,
+        page: bellwire_core::PageQuery<TaskId>,
+    ) -> Result<bellwire_core::Page<Task>>;
     /// One bounded step of a recovery: looks at up to `limit` messages of the window after `task.position`, requeues (as a
     /// scheduled delivery with `tries` 0, due at `now`) those `endpoint` wants (`Endpoint::wants`) that have no successful attempt and are
     /// not unfinished already, including those it missed while disabled; stores position, count and (at the end) `Finished`. Messages without payload are
     /// passed over. Repeating a step after a crash requeues nothing twice that is still unfinished.
-    async fn recover_step(&self, task: &Task, endpoint: &Endpoint, now: Timestamp, limit: usize) -> Result<(Task, Vec<DueDelivery>)>;
+    async fn recover_step(
+        &self,
+        task: &Task,
+        endpoint: &Endpoint,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(Task, Vec<DueDelivery>)>;
     async fn finish_task(&self, id: TaskId, status: TaskStatus, now: Timestamp) -> Result<()>;
 }

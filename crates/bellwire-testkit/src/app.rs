@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_core::{
-    Application, ApplicationKind, AttemptStatus, Direction, Endpoint, EndpointHealth, HeaderSet, IdKind, Message, MessageId, Metadata,
-    OrgId, PageQuery, SigningSecret, SystemClock, Timestamp,
+    Application, ApplicationKind, AttemptStatus, Direction, Endpoint, EndpointHealth, HeaderSet, IdKind, Message, MessageId,
+    Metadata, OrgId, PageQuery, SigningSecret, SystemClock, Timestamp,
 };
 use bellwire_engine::{Engine, EngineConfig, EngineDeps, Published};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};

@@ -16,7 +16,11 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub enum Reply {
     Status(u16),
-    Full { status: u16, headers: Vec<(&'static str, String)>, body: Bytes },
+    Full {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Bytes,
+    },
     /// No answer; the connection stays open until the sender gives up.
     Hang,
     /// The connection is closed without an answer.

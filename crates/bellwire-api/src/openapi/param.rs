@@ -53,12 +53,12 @@ pub fn describe(param: &Param) -> Value {
         Param::Iterator(prefix) => (
             "iterator",
             "`iterator` of an earlier page to go on, `prevIterator` to go back.",
-            json!({ "type": "string", "pattern": format!("^-?{prefix}[A-Za-z0-9]{{27}}$") }),
+            json!({ "type": "string", "pattern": format!("^(-?{prefix}[A-Za-z0-9]{{27}})?$") }),
         ),
         Param::NameIterator => (
             "iterator",
             "`iterator` of an earlier page to go on, `prevIterator` to go back.",
-            json!({ "type": "string", "minLength": 1, "maxLength": 257, "pattern": r"^[~\-]?[a-zA-Z0-9\-_.]+$" }),
+            json!({ "type": "string", "maxLength": 257, "pattern": r"^([~\-]?[a-zA-Z0-9\-_.]+)?$" }),
         ),
         Param::Order => ("order", "Which way the list runs.", json!({ "type": "string", "enum": ["ascending", "descending"] })),
         Param::Before => ("before", "Only what was created before this.", date_time()),

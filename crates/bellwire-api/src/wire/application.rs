@@ -16,7 +16,7 @@ pub struct ApplicationIn {
     pub name: Name,
     /// Messages per second to this application's endpoints together.
     #[serde(default, alias = "rateLimit")]
-    #[schema(value_type = Option<u16>, minimum = 1)]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     pub throttle_rate: Option<NonZeroU16>,
     /// The caller's own id, usable wherever the id is.
     #[serde(default)]
@@ -35,7 +35,7 @@ pub struct ApplicationPatch {
     pub name: Option<Name>,
     /// 0 or null: no limit.
     #[serde(default, alias = "rateLimit")]
-    #[schema(value_type = Option<u16>)]
+    #[schema(value_type = Option<u16>, maximum = 65535)]
     pub throttle_rate: Patch<u16>,
     #[serde(default)]
     #[schema(value_type = Option<Uid>)]

@@ -19,7 +19,7 @@ pub struct EndpointIn {
     pub description: Description,
     /// Messages per second.
     #[serde(default, alias = "rateLimit")]
-    #[schema(value_type = Option<u16>, minimum = 1)]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     pub throttle_rate: Option<NonZeroU16>,
     #[serde(default)]
     #[schema(value_type = Option<Uid>)]
@@ -60,7 +60,7 @@ pub struct EndpointUpsertIn {
     #[serde(default = "no_description")]
     pub description: Description,
     #[serde(default, alias = "rateLimit")]
-    #[schema(value_type = Option<u16>, minimum = 1)]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     pub throttle_rate: Option<NonZeroU16>,
     #[serde(default)]
     #[schema(value_type = Option<Uid>)]
@@ -105,7 +105,7 @@ pub struct EndpointPatch {
     pub description: Option<Description>,
     /// 0 or null: no limit.
     #[serde(default, alias = "rateLimit")]
-    #[schema(value_type = Option<u16>)]
+    #[schema(value_type = Option<u16>, maximum = 65535)]
     pub throttle_rate: Patch<u16>,
     #[serde(default)]
     #[schema(value_type = Option<Uid>)]

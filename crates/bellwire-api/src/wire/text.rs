@@ -15,6 +15,8 @@ struct Form {
     chars_min: usize,
     chars_max: usize,
     also: Option<&'static str>,
+    /// For the document only, where the form is checked elsewhere.
+    shown: Option<&'static str>,
 }
 
 impl Form {
@@ -35,6 +37,9 @@ impl Form {
     }
 
     fn pattern(&self) -> Option<String> {
+        if let Some(shown) = self.shown {
+            return Some(shown.to_owned());
+        }
         let also = self.also?.replace('\\', r"\\").replace('-', r"\-");
         Some(format!("^[a-zA-Z0-9{also}]{}$", if self.chars_min == 0 { '*' } else { '+' }))
     }
@@ -50,14 +55,20 @@ impl Form {
 }
 
 macro_rules! texts {
-    ($($(#[$doc:meta])* $name:ident = $what:literal, $min:expr, $max:expr, $also:expr;)+) => {$(
+    ($($(#[$doc:meta])* $name:ident = $what:literal, $min:expr, $max:expr, $also:expr $(, shown $shown:literal)?;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(pub String);
 
         impl $name {
-            const FORM: Form = Form { what: $what, chars_min: $min, chars_max: $max, also: $also };
+            const FORM: Form = Form {
+                what: $what,
+                chars_min: $min,
+                chars_max: $max,
+                also: $also,
+                shown: None$(.or(Some($shown)))?,
+            };
 
             /// Whether a borrowed text has this form; the error says why not.
             pub fn check(text: &str) -> Result<(), String> {
@@ -114,9 +125,9 @@ texts! {
     ApiKeyName = "the name", 1, limits::API_KEY_NAME_CHARS_MAX, None;
     Description = "the description", 0, limits::DESCRIPTION_CHARS_MAX, None;
     /// Judged further by the egress policy.
-    EndpointUrl = "the url", 1, limits::URL_BYTES_MAX, None;
+    EndpointUrl = "the url", 1, limits::URL_BYTES_MAX, None, shown "^[hH][tT][tT][pP][sS]?://";
     /// `whsec_` (HMAC-SHA256) or `whsk_` (Ed25519) and base64; judged further by `bellwire-verify`.
-    SecretText = "the secret", 32, 106, None;
+    SecretText = "the secret", 32, 106, None, shown "^(whsec_|whsk_|whsk1_)?[a-zA-Z0-9+/]{32,98}={0,2}$";
 }
 
 /// A date-time, RFC 3339.

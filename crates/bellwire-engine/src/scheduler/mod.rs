@@ -19,8 +19,8 @@ use std::time::Duration;
 use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger};
 use bellwire_store::NewMessage;
 
-use endpoint::{EndpointQueue, FirstTry, Room};
 pub use endpoint::Feedback;
+use endpoint::{EndpointQueue, FirstTry, Room};
 
 /// Monotonic time since the engine's start.
 pub type Instant = Duration;
@@ -190,8 +190,7 @@ impl Scheduler {
     /// Endpoints that have attempts running and have not answered any for a second go to the slow lane without waiting for
     /// the end. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
-        let hanging: Vec<_> =
-            self.endpoints.iter().filter(|(_, queue)| queue.is_hanging(now)).map(|(id, _)| *id).collect();
+        let hanging: Vec<_> = self.endpoints.iter().filter(|(_, queue)| queue.is_hanging(now)).map(|(id, _)| *id).collect();
         for id in hanging {
             let Some(queue) = self.endpoints.get_mut(&id) else { continue };
             queue.is_slow = true;

@@ -96,7 +96,8 @@ async fn gone_disables_the_endpoint_and_says_so() {
     receiver.always("/gone", Reply::Status(410));
     let message = app.publish(&application, "a.b", PAYLOAD).await;
     let events = receiver.wait_for("/ops", 2).await;
-    let types: Vec<_> = events.iter().map(|e| serde_json::from_slice::<serde_json::Value>(&e.body).unwrap()["type"].clone()).collect();
+    let types: Vec<_> =
+        events.iter().map(|e| serde_json::from_slice::<serde_json::Value>(&e.body).unwrap()["type"].clone()).collect();
     assert!(types.contains(&"endpoint.disabled".into()) && types.contains(&"message.attempt.exhausted".into()), "{types:?}");
     app.drain().await;
     assert!(app.store().find_endpoint(application.id, &endpoint.id.to_string()).await.unwrap().unwrap().disabled);
@@ -169,7 +170,8 @@ async fn both_keys_sign_during_a_rotation_and_custom_headers_go_along() {
     let mut endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let old = endpoint.secret.current.clone();
     endpoint.secret.rotate(app.engine.new_signing_secret(), app.now(), app.now().plus(Duration::from_secs(60)), 10);
-    endpoint.headers = HeaderSet(vec![("x-team".into(), Secret::new("payments")), ("authorization".into(), Secret::new("Bearer x"))]);
+    endpoint.headers =
+        HeaderSet(vec![("x-team".into(), Secret::new("payments")), ("authorization".into(), Secret::new("Bearer x"))]);
     app.update(endpoint.clone()).await;
     app.publish(&application, "a.b", PAYLOAD).await;
     let got = &receiver.wait_for("/", 1).await[0];

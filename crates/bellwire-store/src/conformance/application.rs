@@ -58,9 +58,11 @@ pub async fn lists_page_in_both_directions(w: World) {
     }
     let deleted = w.new_application().await;
     w.store.delete_application(w.org, deleted.id, w.now()).await.unwrap();
-    walk(&ids, |app: &Application| app.id, async |query| {
-        w.store.list_applications(w.org, ApplicationFilter::default(), query).await.unwrap()
-    })
+    walk(
+        &ids,
+        |app: &Application| app.id,
+        async |query| w.store.list_applications(w.org, ApplicationFilter::default(), query).await.unwrap(),
+    )
     .await;
     let nobody = OrgId::from_bytes([1; 20]);
     let none = w.store.list_applications(nobody, ApplicationFilter::default(), page(10)).await.unwrap();

@@ -37,7 +37,9 @@ pub async fn attempts_are_listed_by_endpoint_and_by_message(w: World) {
     let of_endpoint =
         w.store.list_attempts_of_endpoint(app, one, AttemptFilter::default(), newest_first(9), true, true).await.unwrap();
     assert_eq!(of_endpoint.rows.len(), 3);
-    for ((got, shown), (expected, of)) in of_endpoint.rows.iter().zip([(&good, &message), (&elsewhere, &other), (&failed, &message)]) {
+    for ((got, shown), (expected, of)) in
+        of_endpoint.rows.iter().zip([(&good, &message), (&elsewhere, &other), (&failed, &message)])
+    {
         same(got, expected);
         assert_eq!(shown.as_ref(), Some(&Message { payload: None, ..of.clone() }));
     }
@@ -46,8 +48,22 @@ pub async fn attempts_are_listed_by_endpoint_and_by_message(w: World) {
     let bare = w.store.list_attempts_of_message(app, message.id, AttemptFilter::default(), page(9), false).await.unwrap();
     assert!(bare.rows.iter().all(|attempt| attempt.response.is_empty()));
     let stranger: AppId = w.id();
-    assert!(w.store.list_attempts_of_endpoint(stranger, one, AttemptFilter::default(), page(9), true, true).await.unwrap().rows.is_empty());
-    assert!(w.store.list_attempts_of_message(stranger, message.id, AttemptFilter::default(), page(9), true).await.unwrap().rows.is_empty());
+    assert!(
+        w.store
+            .list_attempts_of_endpoint(stranger, one, AttemptFilter::default(), page(9), true, true)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert!(
+        w.store
+            .list_attempts_of_message(stranger, message.id, AttemptFilter::default(), page(9), true)
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
 
     same(&w.store.get_attempt(app, message.id, good.id).await.unwrap().unwrap(), &good);
     assert!(w.store.get_attempt(app, other.id, good.id).await.unwrap().is_none(), "another message's");
@@ -124,14 +140,20 @@ pub async fn attempt_lists_page(w: World) {
     for message in [&old, &new, &old, &old] {
         ids.push(w.record(message, endpoint, 500, retry(), false).await.id);
     }
-    walk(&ids, |(attempt, _): &(Attempt, Option<Message>)| attempt.id, async |query| {
-        w.store.list_attempts_of_endpoint(app, endpoint, AttemptFilter::default(), query, false, true).await.unwrap()
-    })
+    walk(
+        &ids,
+        |(attempt, _): &(Attempt, Option<Message>)| attempt.id,
+        async |query| {
+            w.store.list_attempts_of_endpoint(app, endpoint, AttemptFilter::default(), query, false, true).await.unwrap()
+        },
+    )
     .await;
     let of_old = [ids[0], ids[2], ids[4], ids[5]];
-    walk(&of_old, |attempt: &Attempt| attempt.id, async |query| {
-        w.store.list_attempts_of_message(app, old.id, AttemptFilter::default(), query, false).await.unwrap()
-    })
+    walk(
+        &of_old,
+        |attempt: &Attempt| attempt.id,
+        async |query| w.store.list_attempts_of_message(app, old.id, AttemptFilter::default(), query, false).await.unwrap(),
+    )
     .await;
 }
 
@@ -147,7 +169,12 @@ pub async fn expunging_deletes_the_response_alone(w: World) {
     same(&found, &Attempt { response: Bytes::new(), ..attempt });
 }
 
-async fn states_of(w: &World, app: AppId, endpoint: EndpointId, status: Option<AttemptStatus>) -> Vec<(MessageId, AttemptStatus)> {
+async fn states_of(
+    w: &World,
+    app: AppId,
+    endpoint: EndpointId,
+    status: Option<AttemptStatus>,
+) -> Vec<(MessageId, AttemptStatus)> {
     let found = w.store.list_attempted_messages(app, endpoint, status, MessageFilter::default(), page(20), false).await.unwrap();
     found.rows.iter().map(|row| (row.message.id, row.status)).collect()
 }
@@ -222,13 +249,19 @@ pub async fn attempted_lists_page(w: World) {
         }
         ids.push(message.id);
     }
-    walk(&ids, |row: &AttemptedMessage| row.message.id, async |query| {
-        w.store.list_attempted_messages(app, endpoints[0], None, MessageFilter::default(), query, false).await.unwrap()
-    })
+    walk(
+        &ids,
+        |row: &AttemptedMessage| row.message.id,
+        async |query| {
+            w.store.list_attempted_messages(app, endpoints[0], None, MessageFilter::default(), query, false).await.unwrap()
+        },
+    )
     .await;
-    walk(&endpoints, |row: &crate::AttemptedEndpoint| row.endpoint.id, async |query| {
-        w.store.list_attempted_endpoints(app, ids[0], query).await.unwrap()
-    })
+    walk(
+        &endpoints,
+        |row: &crate::AttemptedEndpoint| row.endpoint.id,
+        async |query| w.store.list_attempted_endpoints(app, ids[0], query).await.unwrap(),
+    )
     .await;
 }
 

@@ -62,7 +62,10 @@ pub async fn a_fan_out_is_queued_by_endpoint(w: World) {
     let messages = [w.publish(app, &endpoints).await, w.publish(app, &endpoints[..6]).await, w.publish(app, &endpoints).await];
     // Pages do not split a message, and go on where they ended.
     let (first, next) = w.store.load_first_tries(None, None, 5).await.unwrap();
-    assert_eq!(first.iter().map(|due| (due.message, due.endpoint)).collect::<Vec<_>>(), endpoints.iter().map(|e| (messages[0].id, *e)).collect::<Vec<_>>());
+    assert_eq!(
+        first.iter().map(|due| (due.message, due.endpoint)).collect::<Vec<_>>(),
+        endpoints.iter().map(|e| (messages[0].id, *e)).collect::<Vec<_>>()
+    );
     let (second, _) = w.store.load_first_tries(None, next, 1_000).await.unwrap();
     assert_eq!(second.len(), 18);
     // One endpoint alone.
@@ -100,13 +103,14 @@ pub async fn failures_are_retried_in_order_of_time(w: World) {
         messages.push(message);
     }
     let order = [1, 3, 2, 0, 4].map(|n: usize| (dues[n], messages[n].id));
-    let load = async |after: Option<DueCursor>, until: Timestamp, limit: usize| {
-        w.store.load_retries(after, until, limit).await.unwrap()
-    };
+    let load =
+        async |after: Option<DueCursor>, until: Timestamp, limit: usize| w.store.load_retries(after, until, limit).await.unwrap();
     let shape = |due: &[DueDelivery]| due.iter().map(|due| (due.due_at, due.message)).collect::<Vec<_>>();
     let all = load(None, NOT_YET, 100).await;
     assert_eq!(shape(&all), order);
-    assert!(all.iter().all(|due| due.tries == 1 && due.app == app && due.endpoint == endpoint && due.trigger == Trigger::Scheduled));
+    assert!(
+        all.iter().all(|due| due.tries == 1 && due.app == app && due.endpoint == endpoint && due.trigger == Trigger::Scheduled)
+    );
     assert_eq!(shape(&load(None, dues[2], 100).await), &order[..3], "until is inclusive");
     let mut after = None;
     for expected in order {

@@ -14,7 +14,8 @@ pub async fn endpoints_read_back_whole(w: World) {
     endpoint.channels = Some(vec!["project_1".to_owned()]);
     endpoint.throttle_rate = Some(10);
     endpoint.metadata.insert("k".to_owned(), "v".to_owned());
-    endpoint.headers = HeaderSet(vec![("authorization".to_owned(), Secret::new("Bearer x")), ("x-team".to_owned(), Secret::new("pay"))]);
+    endpoint.headers =
+        HeaderSet(vec![("authorization".to_owned(), Secret::new("Bearer x")), ("x-team".to_owned(), Secret::new("pay"))]);
     endpoint.secret.rotate(Secret::new("whsec_bmV3"), w.now(), w.now().plus(HOUR), 10);
     endpoint.health = EndpointHealth { failing_since: Some(Timestamp(5)) };
     assert_eq!(fresh(w.store.create_endpoint(endpoint.clone(), Some(w.keyed(1, 1))).await.unwrap()), endpoint);

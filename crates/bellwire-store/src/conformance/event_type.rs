@@ -25,7 +25,10 @@ pub async fn event_types_are_created_once_and_revived(w: World) {
     assert_eq!(fresh(w.store.create_event_type(first.clone(), Some(w.keyed(1, 1))).await.unwrap()), first);
     assert!(is_replayed(&w.store.create_event_type(first.clone(), Some(w.keyed(1, 1))).await.unwrap()));
     let taken = w.store.create_event_type(first.clone(), None).await;
-    assert!(matches!(&taken, Err(StoreError::Conflict { what: "event type name", value }) if value == "invoice.paid"), "{taken:?}");
+    assert!(
+        matches!(&taken, Err(StoreError::Conflict { what: "event type name", value }) if value == "invoice.paid"),
+        "{taken:?}"
+    );
     assert_eq!(w.store.get_event_type(w.org, "invoice.paid").await.unwrap(), Some(first.clone()));
     assert_eq!(w.store.get_event_type(OrgId::from_bytes([1; 20]), "invoice.paid").await.unwrap(), None);
     let archived = EventType { archived: true, ..first.clone() };
@@ -45,9 +48,11 @@ pub async fn lists_page_by_name(w: World) {
     }
     w.store.put_event_type(EventType { archived: true, ..event_type(&w, "bb") }).await.unwrap();
     w.store.put_event_type(EventType { org: OrgId::from_bytes([1; 20]), ..event_type(&w, "aa") }).await.unwrap();
-    walk(&names, |found: &EventType| found.name.clone(), async |query| {
-        w.store.list_event_types(w.org, false, query).await.unwrap()
-    })
+    walk(
+        &names,
+        |found: &EventType| found.name.clone(),
+        async |query| w.store.list_event_types(w.org, false, query).await.unwrap(),
+    )
     .await;
     assert_eq!(w.store.list_event_types(w.org, true, page(10)).await.unwrap().rows.len(), 6);
 }

@@ -62,9 +62,11 @@ pub async fn lists_filter_and_page(w: World) {
         messages.push(message);
     }
     let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-    walk(&ids, |message: &Message| message.id, async |query| {
-        w.store.list_messages(app, MessageFilter::default(), query, false).await.unwrap()
-    })
+    walk(
+        &ids,
+        |message: &Message| message.id,
+        async |query| w.store.list_messages(app, MessageFilter::default(), query, false).await.unwrap(),
+    )
     .await;
     let all = w.store.list_messages(app, MessageFilter::default(), page(9), true).await.unwrap();
     assert_eq!(all.rows, messages);

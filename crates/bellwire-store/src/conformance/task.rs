@@ -76,7 +76,9 @@ pub async fn recovery_requeues_what_was_missed_once(w: World) {
         match n {
             3 => drop(w.record(&message, endpoint.id, 200, DeliveryNext::Delivered, true).await),
             4 => drop(w.record(&message, endpoint.id, 500, DeliveryNext::Exhausted { tries: 8 }, true).await),
-            5 => drop(w.record(&message, endpoint.id, 500, DeliveryNext::RetryAt { at: w.now().plus(HOUR), tries: 1 }, true).await),
+            5 => {
+                drop(w.record(&message, endpoint.id, 500, DeliveryNext::RetryAt { at: w.now().plus(HOUR), tries: 1 }, true).await)
+            }
             6 => w.record_as(&message, endpoint.id, None, DeliveryNext::Cancelled { tries: 0, by: "x".to_owned() }, true).await,
             8 => drop(w.store.expunge_message_content(app, message.id).await.unwrap()),
             _ => {}

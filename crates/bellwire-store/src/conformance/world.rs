@@ -12,7 +12,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{Accepted, AttemptRecord, CommitSink, DeliveryNext, Idempotency, IdempotencyRecord, NewMessage, Result, Store, Written};
+use crate::{
+    Accepted, AttemptRecord, CommitSink, DeliveryNext, Idempotency, IdempotencyRecord, NewMessage, Result, Store, Written,
+};
 
 /// No case waits longer for anything.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -162,7 +164,14 @@ impl World {
     }
 
     /// Records an attempt with this answer and waits until it is durable.
-    pub async fn record(&self, message: &Message, endpoint: EndpointId, status: u16, next: DeliveryNext, is_first_try: bool) -> Attempt {
+    pub async fn record(
+        &self,
+        message: &Message,
+        endpoint: EndpointId,
+        status: u16,
+        next: DeliveryNext,
+        is_first_try: bool,
+    ) -> Attempt {
         let attempt = self.attempt(message.id, endpoint, status);
         self.record_as(message, endpoint, Some(attempt.clone()), next, is_first_try).await;
         attempt

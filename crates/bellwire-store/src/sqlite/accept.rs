@@ -61,7 +61,12 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
             conn.prepare_cached(
                 "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)",
             )?
-            .execute(params![idempotency.key, idempotency.request, message.id.key(), idempotency.expires_at.as_millis()])?;
+            .execute(params![
+                idempotency.key,
+                idempotency.request,
+                message.id.key(),
+                idempotency.expires_at.as_millis()
+            ])?;
         }
         if let Some(due_at) = message.deliver_at {
             let mut insert_retry = conn.prepare_cached(INSERT_RETRY)?;

@@ -308,7 +308,12 @@ impl AttemptStore for SqliteStore {
         .await
     }
 
-    async fn count_deliveries(&self, endpoint: EndpointId, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<EndpointCounts> {
+    async fn count_deliveries(
+        &self,
+        endpoint: EndpointId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<EndpointCounts> {
         self.read(move |files| {
             let mut counts = EndpointCounts::default();
             let (since, until) = (since.map_or(i64::MIN, minute_of), until.map_or(i64::MAX, minute_of));

@@ -26,7 +26,8 @@ impl Checkpointer {
         let (orders, inbox) = sync_channel(4);
         let is_busy = Arc::new(AtomicBool::new(false));
         let busy = is_busy.clone();
-        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || work(&inbox, &busy, &*on_fatal))?;
+        let thread =
+            std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || work(&inbox, &busy, &*on_fatal))?;
         Ok((Self { orders, is_busy }, thread))
     }
 
@@ -74,8 +75,9 @@ fn work(inbox: &Receiver<Order>, is_busy: &AtomicBool, on_fatal: &(dyn Fn(&str) 
 
 fn connect(path: &Path) -> Option<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)
-        .and_then(|conn| conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -64; PRAGMA wal_autocheckpoint = 0;").map(|()| conn));
+    let conn = Connection::open_with_flags(path, flags).and_then(|conn| {
+        conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -64; PRAGMA wal_autocheckpoint = 0;").map(|()| conn)
+    });
     conn.inspect_err(|error| tracing::warn!(%error, path = %path.display(), "no connection for a checkpoint")).ok()
 }
 

@@ -12,9 +12,7 @@ use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::record::{self, Counts, PENDING};
 use super::{SqliteStore, idempotency, message, row};
-use crate::{
-    AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written,
-};
+use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written};
 
 /// Queue rows looked at in one call for one endpoint: most may be of others.
 const ROWS_SCANNED_MAX: usize = 16_384;
@@ -166,7 +164,9 @@ fn load_first_tries(
             scanned += 1;
             let wanted = match endpoint {
                 None => blob,
-                Some(endpoint) if row::blob_to_keys(&blob).any(|key| key == endpoint.key()) => endpoint_alone(&blob, endpoint.key()),
+                Some(endpoint) if row::blob_to_keys(&blob).any(|key| key == endpoint.key()) => {
+                    endpoint_alone(&blob, endpoint.key())
+                }
                 Some(_) => Vec::new(),
             };
             let mut left = record::first_tries_left(&conn, message.key(), &wanted)?;

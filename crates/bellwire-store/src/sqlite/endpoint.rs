@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use bellwire_core::{
-    AppId, Application, Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, OrgId, Page, PageQuery, Secret, SigningSecret, Timestamp,
+    AppId, Application, Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, OrgId, Page, PageQuery, Secret, SigningSecret,
+    Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};

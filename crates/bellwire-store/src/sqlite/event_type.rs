@@ -9,8 +9,7 @@ use super::keyset::Keyset;
 use super::{SqliteStore, idempotency, row};
 use crate::{EventTypeStore, IdempotencyRecord, Result, StoreError, Written};
 
-const COLUMNS: &str =
-    "org, name, description, archived, deprecated, schemas, feature_flags, group_name, created_at, updated_at";
+const COLUMNS: &str = "org, name, description, archived, deprecated, schemas, feature_flags, group_name, created_at, updated_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<EventType> {
     let flags: Option<String> = row.get(6)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bellwire_core::{IdKind, Timestamp, id::key_to_timestamp, limits};
 use rusqlite::{Connection, OptionalExtension};
 
+use super::SqliteOptions;
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome, io};
 use super::file::open_writer;
@@ -15,7 +16,6 @@ use super::migrate::{self, migrate};
 use super::outstanding::Outstanding;
 use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
 use super::url::Urls;
-use super::SqliteOptions;
 use crate::Result;
 
 /// A new segment that could not be started is tried again after this.
@@ -270,7 +270,8 @@ impl Files {
             Ok(opened) => opened,
             Err(fault) => {
                 // A segment that exists takes all later ids at the next start: it must be in use, or not be there.
-                if std::fs::remove_file(&segment.path).and_then(|()| std::fs::File::open(&self.options.dir)?.sync_all()).is_err() {
+                if std::fs::remove_file(&segment.path).and_then(|()| std::fs::File::open(&self.options.dir)?.sync_all()).is_err()
+                {
                     self.die(&fault);
                 }
                 return Err(fault);

@@ -37,7 +37,9 @@ pub fn once<T>(
 /// The answer stored under a key in the control file or in a segment, if it has not expired.
 pub fn find(conn: &Connection, cipher: &Cipher, key: &Idempotency, now: Timestamp) -> Outcome<Option<(u16, Bytes)>> {
     let found = conn
-        .prepare_cached("SELECT request, org, status, response FROM idempotency WHERE key = ?1 AND expires_at > ?2 AND response IS NOT NULL")?
+        .prepare_cached(
+            "SELECT request, org, status, response FROM idempotency WHERE key = ?1 AND expires_at > ?2 AND response IS NOT NULL",
+        )?
         .query_row(params![key.key, now.as_millis()], |row| {
             Ok((row.get::<_, [u8; 16]>(0)?, row::whole_id::<OrgId>(row, 1)?, row.get::<_, u16>(2)?, row.get::<_, Vec<u8>>(3)?))
         })

@@ -85,9 +85,7 @@ fn expire_payloads(files: &Files, now: Timestamp, report: &mut RetentionReport) 
     let mut left = limits::RETAIN_ROWS_MAX;
     for segment in &files.segments {
         let conn = &segment.file.conn;
-        let due = conn
-            .prepare_cached("SELECT 1 FROM message WHERE payload_dies_at <= ?1 LIMIT 1")?
-            .exists([now.as_millis()])?;
+        let due = conn.prepare_cached("SELECT 1 FROM message WHERE payload_dies_at <= ?1 LIMIT 1")?.exists([now.as_millis()])?;
         if !due {
             continue;
         }

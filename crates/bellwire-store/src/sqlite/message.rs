@@ -74,8 +74,7 @@ fn find_by_id(conn: &Connection, app: AppId, id: MessageId) -> Outcome<Option<Me
 
 fn find_by_event_id(conn: &Connection, app: AppId, event_id: &str) -> Outcome<Option<Message>> {
     let sql = format!("SELECT {MESSAGE_COLUMNS}, {WITH_PAYLOAD} FROM message WHERE app = ?1 AND event_id = ?2");
-    let found =
-        conn.prepare_cached(&sql)?.query_row(params![app.key(), event_id], |row| row::message(row, 0, app)).optional()?;
+    let found = conn.prepare_cached(&sql)?.query_row(params![app.key(), event_id], |row| row::message(row, 0, app)).optional()?;
     found.map(row::MessageRow::unpack).transpose()
 }
 

@@ -206,9 +206,10 @@ fn check_key(files: &Files, cipher: &Cipher) -> Outcome<()> {
     let known: Option<Vec<u8>> =
         conn.query_row("SELECT value FROM meta WHERE name = 'key_check'", [], |row| row.get(0)).optional()?;
     match known {
-        Some(sealed) => cipher.open(&nobody, "meta/key_check", &sealed).map(|_| ()).map_err(|_| {
-            StoreError::Cipher("the master key is not the one this store was created with".to_owned()).into()
-        }),
+        Some(sealed) => cipher
+            .open(&nobody, "meta/key_check", &sealed)
+            .map(|_| ())
+            .map_err(|_| StoreError::Cipher("the master key is not the one this store was created with".to_owned()).into()),
         None => {
             let sealed = cipher.seal(&nobody, "meta/key_check", b"bellwire")?;
             conn.execute("INSERT INTO meta (name, value) VALUES ('key_check', ?1)", [sealed])?;

@@ -116,9 +116,7 @@ fn settle_again(conn: &Connection, record: &AttemptRecord, minute: i64, counts: 
 pub fn uncount(conn: &Connection, message: i64, endpoint: i64, counts: &mut Counts) -> Outcome<Option<bool>> {
     let prior = conn
         .prepare_cached("SELECT state, counted_minute, is_delivered FROM retry WHERE message = ?1 AND endpoint = ?2")?
-        .query_row([message, endpoint], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, bool>(2)?))
-        })
+        .query_row([message, endpoint], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, bool>(2)?)))
         .optional()?;
     let Some((state, counted, is_delivered)) = prior else { return Ok(None) };
     if let Some(minute) = counted {

@@ -132,9 +132,7 @@ pub struct MessageRow {
 /// Reads a row of [`MESSAGE_COLUMNS`] and the payload column, beginning at column `at`. The application's tail is the caller's.
 pub fn message(row: &Row<'_>, at: usize, app: bellwire_core::AppId) -> rusqlite::Result<MessageRow> {
     let id: MessageId = id(row, at, at + 1)?;
-    let text = |column: usize| -> rusqlite::Result<Vec<String>> {
-        Ok(text_to_list(row.get_ref(at + column)?.as_str_or_null()?))
-    };
+    let text = |column: usize| -> rusqlite::Result<Vec<String>> { Ok(text_to_list(row.get_ref(at + column)?.as_str_or_null()?)) };
     let message = Message {
         id,
         app,

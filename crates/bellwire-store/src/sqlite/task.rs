@@ -12,8 +12,7 @@ use super::record::{PENDING, is_delivered};
 use super::{SqliteStore, delivery, idempotency, message, row};
 use crate::{DueDelivery, IdempotencyRecord, Result, StoreError, Task, TaskKind, TaskStatus, TaskStore, Written};
 
-const COLUMNS: &str =
-    "id, tail, org, kind, status, app, endpoint, since, until, position, messages_sent, created_at, updated_at";
+const COLUMNS: &str = "id, tail, org, kind, status, app, endpoint, since, until, position, messages_sent, created_at, updated_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Task> {
     Ok(Task {
@@ -113,8 +112,7 @@ impl TaskStore for SqliteStore {
         self.write(move |files| {
             let conn = files.control.tx()?;
             idempotency::once(conn, &cipher, idem.as_ref(), || {
-                let sql =
-                    format!("INSERT INTO task ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)");
+                let sql = format!("INSERT INTO task ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)");
                 conn.prepare_cached(&sql)?.execute(params![
                     task.id.key(),
                     task.id.tail(),
@@ -187,7 +185,8 @@ impl TaskStore for SqliteStore {
             let due = recover(files, &task, &look.wanted, now)?;
             task.messages_sent += due.len() as u64;
             // Two files: the segments commit first, so a crash between them repeats the step.
-            let sql = "UPDATE task SET position = ?3, messages_sent = ?4, status = ?5, updated_at = ?6 WHERE id = ?1 AND tail = ?2";
+            let sql =
+                "UPDATE task SET position = ?3, messages_sent = ?4, status = ?5, updated_at = ?6 WHERE id = ?1 AND tail = ?2";
             let changed = files.control.tx()?.prepare_cached(sql)?.execute(params![
                 task.id.key(),
                 task.id.tail(),

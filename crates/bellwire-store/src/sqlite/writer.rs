@@ -189,7 +189,10 @@ impl Writer {
             let is_last = group.is_last;
             self.write(group);
             if is_last {
-                tracing::error!(attempts = self.kept.len(), "closing with a full disk: attempts that could not be recorded will be repeated");
+                tracing::error!(
+                    attempts = self.kept.len(),
+                    "closing with a full disk: attempts that could not be recorded will be repeated"
+                );
                 self.kept.clear();
                 self.files.health = Health::Sound;
                 return;

@@ -10,8 +10,8 @@ use bellwire_core::{AppId, Clock, EndpointId, IdGenerator, IdKind, Message, Mess
 use bellwire_store::conformance::world::fresh;
 use bellwire_store::sqlite::SqliteStore;
 use bellwire_store::{
-    Accepted, ApplicationStore, AttemptRecord, CommitSink, DeliveryNext, DeliveryStore, EndpointStore, MaintenanceStore, MessageStore,
-    NewMessage,
+    Accepted, ApplicationStore, AttemptRecord, CommitSink, DeliveryNext, DeliveryStore, EndpointStore, MaintenanceStore,
+    MessageStore, NewMessage,
 };
 
 use super::{open, options};

@@ -70,7 +70,12 @@ async fn a_file_that_is_no_database_is_an_error_and_stays_as_it_is() {
 async fn what_an_interrupted_creation_left_is_cleaned_up() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(options(dir.path())));
-    let leftovers = ["seg-0000000000000007.new", "seg-0000000000000007.new-wal", "seg-0000000000000008.db-wal", "seg-0000000000000008.db-shm"];
+    let leftovers = [
+        "seg-0000000000000007.new",
+        "seg-0000000000000007.new-wal",
+        "seg-0000000000000008.db-wal",
+        "seg-0000000000000008.db-shm",
+    ];
     for name in leftovers {
         std::fs::write(dir.path().join(name), "half").unwrap();
     }

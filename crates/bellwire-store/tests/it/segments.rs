@@ -39,7 +39,10 @@ async fn a_segment_takes_messages_for_its_span() {
     let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
     assert_eq!(w.queued().await.iter().map(|(id, _)| *id).collect::<Vec<_>>(), &ids[1..39]);
     let listed = store.list_messages(app, MessageFilter::default(), newest_first(7), false).await.unwrap();
-    assert_eq!(listed.rows.iter().map(|message| message.id).collect::<Vec<_>>(), ids.iter().rev().take(7).copied().collect::<Vec<_>>());
+    assert_eq!(
+        listed.rows.iter().map(|message| message.id).collect::<Vec<_>>(),
+        ids.iter().rev().take(7).copied().collect::<Vec<_>>()
+    );
     assert_eq!(store.load_retries(None, w.now().plus(DAY), 10).await.unwrap().len(), 1);
 }
 
