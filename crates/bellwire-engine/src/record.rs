@@ -70,15 +70,21 @@ impl Engine {
             (RetryVerdict::Exhausted | RetryVerdict::Gone, _) => DeliveryNext::Exhausted { tries },
         };
         self.metrics.attempt(is_success, outcome.duration);
-        tracing::debug!(
-            message.id = %job.message,
-            endpoint.id = %job.endpoint,
-            attempt.number = tries,
-            duration_ms = outcome.duration.as_secs_f64() * 1e3,
-            http.status = outcome.response_status,
-            outcome = ?next,
-            "attempt"
-        );
+        // One wide line an attempt. Successes are the usual thing: they cost a line only where it is wanted.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    message.id = %job.message,
+                    endpoint.id = %job.endpoint,
+                    attempt.number = tries,
+                    duration_ms = outcome.duration.as_secs_f64() * 1e3,
+                    http.status = outcome.response_status,
+                    outcome = ?next,
+                    "attempt"
+                )
+            };
+        }
+        if is_success { line!(debug) } else { line!(info) }
         if let Some(route) = route {
             self.watch_health(job, route, &attempt, &next, verdict, is_ours, now);
         }
