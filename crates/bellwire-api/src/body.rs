@@ -74,6 +74,11 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 /// # Errors
 /// 422 with the place of the fault (`["body", "url"]`).
 pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, ApiError> {
+    // Without this an array would be taken for an object's fields in their order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        let msg = "invalid type: an array, expected a JSON object".to_owned();
+        return Err(invalid(vec!["body".to_owned()], msg, "type_error"));
+    }
     match serde_json::from_slice(bytes) {
         Ok(value) => Ok(value),
         // Only a fault is worth the bookkeeping of paths.
@@ -151,7 +156,7 @@ mod tests {
         assert_eq!(found.loc, ["body", "url"]);
         assert_eq!(&*finding("{").kind, "value_error.jsondecode");
         assert_eq!(&*finding(" ").kind, "value_error.missing");
-        assert_eq!(finding("[]").loc, ["body"]);
+        assert_eq!(finding(r#"["https://a.example"]"#).loc, ["body"], "an array passes for an object");
         assert_eq!(&*finding(&"[".repeat(1_000_000)).kind, "type_error", "deep nesting must not use up the stack");
     }
 }

@@ -1,6 +1,6 @@
 //! Event types of an organisation, with JSON Schemas by version.
 
-use bellwire_core::{Direction, EventType};
+use bellwire_core::{Direction, EventType, PageQuery};
 use http::StatusCode;
 
 use super::{BODY_MAX, page};
@@ -33,7 +33,10 @@ pub const LIST: Operation = Operation {
 pub async fn list(call: Call) -> Answer {
     let query = call.query()?;
     let (archived, schemas) = (query.bool("include_archived", false)?, query.bool("with_content", false)?);
-    let found = call.store().list_event_types(call.principal()?.org, archived, query.page(Direction::Ascending)?).await?;
+    let asked = query.page::<EventTypeName>(Direction::Ascending)?;
+    let asked =
+        PageQuery { limit: asked.limit, order: asked.order, after: asked.after.map(String::from), backwards: asked.backwards };
+    let found = call.store().list_event_types(call.principal()?.org, archived, asked).await?;
     page(found, |event_type| EventTypeOut::new(event_type, schemas), |event_type| event_type.name.clone())
 }
 

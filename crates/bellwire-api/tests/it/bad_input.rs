@@ -111,6 +111,7 @@ async fn faults_in_queries_are_named_with_value_and_bounds() {
         ("/api/v1/app?iterator=app_1srOrx2ZWZBpBUvZwXKQmoEYga", "iterator"),
         ("/api/v1/app/a/msg?iterator=app_1srOrx2ZWZBpBUvZwXKQmoEYga2", "iterator"),
         ("/api/v1/app/a/msg?iterator=--msg_1srOrx2ZWZBpBUvZwXKQmoEYga2", "iterator"),
+        ("/api/v1/event-type?iterator=a%20b", "iterator"),
         ("/api/v1/app/a/msg?before=yesterday", "before"),
         ("/api/v1/app/a/msg?with_content=maybe", "with_content"),
         ("/api/v1/app/a/msg?channel=a%20b", "channel"),
