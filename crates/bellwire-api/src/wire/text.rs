@@ -54,6 +54,13 @@ impl Form {
     }
 }
 
+const fn first(of: &[&'static str]) -> Option<&'static str> {
+    match of {
+        [first, ..] => Some(first),
+        [] => None,
+    }
+}
+
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident = $what:literal, $min:expr, $max:expr, $also:expr $(, shown $shown:literal)?;)+) => {$(
         $(#[$doc])*
@@ -67,7 +74,7 @@ macro_rules! texts {
                 chars_min: $min,
                 chars_max: $max,
                 also: $also,
-                shown: None$(.or(Some($shown)))?,
+                shown: first(&[$($shown)?]),
             };
 
             /// Whether a borrowed text has this form; the error says why not.
