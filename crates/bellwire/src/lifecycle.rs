@@ -64,7 +64,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     let address = listener.local_addr()?;
     config.server.listen = address;
     let master = vault::master_key(&config.storage.folder, &config.server.data_dir, config.security.master_key.as_ref())?;
-    let store = vault::open(&config.storage.folder, &master)?;
+    let store = vault::open(&config.storage.folder, &master, config.storage.retention)?;
     let first_key = make_first_key(&store).await.context("the first API key cannot be made")?;
     let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: config.engine() };
     let engine = Engine::start(deps).await?;

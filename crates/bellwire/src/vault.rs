@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
@@ -39,13 +40,13 @@ pub fn master_key(folder: &Path, data_dir: &Path, configured: Option<&MasterKey>
     }
 }
 
-/// Opens the store in `folder`, which is made if it is missing.
+/// Opens the store in `folder`, which is made if it is missing. `retention` decides how much time a file of messages spans.
 ///
 /// # Errors
 /// `StoreError::Locked`, `StoreError::TooNew` and the rest of the store's.
-pub fn open(folder: &Path, key: &MasterKey) -> anyhow::Result<Arc<dyn Store>> {
+pub fn open(folder: &Path, key: &MasterKey, retention: Duration) -> anyhow::Result<Arc<dyn Store>> {
     make_folder(folder)?;
-    let store = SqliteStore::open(SqliteOptions::new(folder, Cipher::new(key.0)))?;
+    let store = SqliteStore::open(SqliteOptions::new(folder, Cipher::new(key.0)).with_retention(retention))?;
     Ok(store)
 }
 

@@ -11,6 +11,7 @@ use bellwire_core::{
     AppId, Application, ApplicationKind, Attempt, AttemptStatus, Clock as _, Endpoint, EndpointHealth, EndpointId, HeaderSet,
     IdGenerator, IdKind, Message, MessageId, Metadata, Secret, SigningSecret, SystemClock, Trigger,
 };
+use bellwire_engine::EngineConfig;
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, NewMessage, Store, Written};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -140,7 +141,7 @@ impl CommitSink for Counting {
 /// Writes straight into the store, without a server: an application with one endpoint at `url`, and its messages. Of
 /// `messages`, `pending` wait for a retry and the others are delivered; a lone message waits for its first try.
 async fn fill(data_dir: &Path, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
-    let store = vault::open(data_dir, &vault::master_key(data_dir, data_dir, None)?)?;
+    let store = vault::open(data_dir, &vault::master_key(data_dir, data_dir, None)?, EngineConfig::default().retention)?;
     let result = write_all(&store, url, messages, pending).await;
     store.close().await?;
     result

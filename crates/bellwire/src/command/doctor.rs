@@ -170,7 +170,7 @@ async fn check_store(config: &Config, findings: &mut Findings) {
     }
     check_master_key(config, findings);
     let opened = vault::master_key(folder, &config.server.data_dir, config.security.master_key.as_ref())
-        .and_then(|key| vault::open(folder, &key));
+        .and_then(|key| vault::open(folder, &key, config.storage.retention));
     let store = match opened {
         Ok(store) => store,
         Err(error) => {

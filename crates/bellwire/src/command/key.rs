@@ -118,7 +118,7 @@ fn open(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
         return Err(Failure::new(Exit::Failure, text).into());
     }
     let key = vault::master_key(folder, &config.server.data_dir, config.security.master_key.as_ref())?;
-    vault::open(folder, &key).map_err(|error| match error.downcast_ref::<StoreError>() {
+    vault::open(folder, &key, config.storage.retention).map_err(|error| match error.downcast_ref::<StoreError>() {
         Some(StoreError::Locked { path }) => Failure::new(
             Exit::StoreLocked,
             format!(
