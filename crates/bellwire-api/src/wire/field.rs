@@ -95,7 +95,19 @@ impl HeadersIn {
 
 impl PartialSchema for HeadersIn {
     fn schema() -> RefOr<Schema> {
-        map_of_texts()
+        let name = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(limits::HEADER_NAME_BYTES_MAX))
+            .pattern(Some("^[a-zA-Z0-9!#$%&'*+.^_`|~-]+$"))
+            .build();
+        let value = ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^[\t -~]*$")).build();
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property_names(Some(name))
+            .additional_properties(Some(RefOr::T(Schema::Object(value))))
+            .max_properties(Some(limits::ENDPOINT_HEADERS_MAX))
+            .into()
     }
 }
 
