@@ -200,7 +200,7 @@ fn load_retries(files: &ReadFiles, after: Option<DueCursor>, until: Timestamp, l
         let Some(conn) = files.open(segment)? else { continue };
         let mut statement = conn.prepare_cached(
             "SELECT message, tail, endpoint, app, tries, due_at, trigger, resume_at FROM retry \
-             WHERE state = 0 AND due_at >= ?1 AND due_at <= ?4 AND (due_at, message, endpoint) > (?1, ?2, ?3) \
+             WHERE state = 0 AND due_at <= ?4 AND (due_at, message, endpoint) > (?1, ?2, ?3) \
              ORDER BY due_at, message, endpoint LIMIT ?5",
         )?;
         let rows = statement.query_map([due_at, message, endpoint, until.as_millis(), limit_sql], |row| {

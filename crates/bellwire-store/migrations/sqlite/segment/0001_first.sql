@@ -51,7 +51,8 @@ CREATE TABLE retry (
     is_delivered INTEGER NOT NULL,
     PRIMARY KEY (message, endpoint)
 ) WITHOUT ROWID;
-CREATE INDEX retry_due ON retry (due_at) WHERE state = 0;
+-- In the order of scans; what counting the waiting ones of an endpoint needs is in it too.
+CREATE INDEX retry_due ON retry (due_at, message, endpoint, is_delivered) WHERE state = 0;
 
 CREATE TABLE url (
     id INTEGER PRIMARY KEY,
