@@ -32,8 +32,8 @@ pub const KEYS: &[Key; 2] = &[
         default: "90d",
         example: "30d",
         accepts: "a duration from 1h to 3650d",
-        about: "How long messages and their attempts are kept. What is older is removed, and its disk space freed, also if it is \
-                still being retried.",
+        about: "How long messages and their attempts are kept. What is older is removed, and its disk space freed, once nothing \
+                of it waits for a retry any more.",
         secrecy: Secrecy::Open,
     },
 ];
