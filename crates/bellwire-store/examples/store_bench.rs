@@ -49,7 +49,11 @@ impl CommitSink for Echo {
                     endpoint: *endpoint,
                     app: new.message.app,
                     attempt: Some(attempt),
-                    next: if fails { DeliveryNext::RetryAt { at: now.plus(Duration::from_secs(3_600)), tries: 1 } } else { DeliveryNext::Delivered },
+                    next: if fails {
+                        DeliveryNext::RetryAt { at: now.plus(Duration::from_secs(3_600)), tries: 1 }
+                    } else {
+                        DeliveryNext::Delivered
+                    },
                     is_first_try: true,
                 });
             }
@@ -82,7 +86,12 @@ impl Bench {
         let _ = std::fs::remove_dir_all(&dir);
         let store = SqliteStore::open(SqliteOptions::new(&dir, Cipher::new([1; 32]))).unwrap();
         let ids = Arc::new(IdGenerator::new(0));
-        let echo = Arc::new(Echo { store: OnceLock::new(), ids: ids.clone(), recorded: AtomicU64::new(0), fails: AtomicBool::new(false) });
+        let echo = Arc::new(Echo {
+            store: OnceLock::new(),
+            ids: ids.clone(),
+            recorded: AtomicU64::new(0),
+            fails: AtomicBool::new(false),
+        });
         let _ = echo.store.set(Arc::downgrade(&store));
         store.set_sink(echo.clone());
         Self { dir, store, ids, echo }

@@ -1,6 +1,5 @@
 //! [`AttemptStore`] on the segments.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,9 +13,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::fault::Outcome;
 use super::keyset::Keyset;
 use super::message::{Conditions, is_in, segments_from, shredding};
-use super::record::{CANCELLED, PENDING, first_tries_left, minute_of};
+use super::record::minute_of;
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD, WITHOUT_PAYLOAD};
-use super::{SqliteStore, delivery, endpoint};
+use super::state::{endpoints_of, state, unfinished};
+use super::{SqliteStore, endpoint};
 use crate::{
     AttemptFilter, AttemptStore, AttemptedEndpoint, AttemptedMessage, EndpointCounts, MessageFilter, Result, StoreError,
 };
@@ -80,51 +80,6 @@ fn conditions(app: AppId, filter: &AttemptFilter, keyset: &Keyset<i64>) -> Condi
     }
     conditions.and_content(&filter.message);
     conditions
-}
-
-/// How a delivery stands, from its attempts, its row in `retry` and its message's row in the queue. `None`: it does not exist.
-fn state(conn: &Connection, message: i64, endpoint: i64) -> Outcome<Option<(AttemptStatus, Option<Timestamp>)>> {
-    let best: Option<i64> = conn
-        .prepare_cached("SELECT min(status) FROM attempt WHERE message = ?1 AND endpoint = ?2")?
-        .query_row([message, endpoint], |row| row.get(0))?;
-    if best == Some(i64::from(AttemptStatus::Success as u8)) {
-        return Ok(Some((AttemptStatus::Success, None)));
-    }
-    if let Some(row) = delivery::retry_row(conn, message, endpoint)? {
-        return Ok(Some(match row.state {
-            PENDING => (AttemptStatus::Pending, Some(row.due_at)),
-            CANCELLED => (AttemptStatus::Canceled, None),
-            _ => (AttemptStatus::Fail, None),
-        }));
-    }
-    if best.is_some() {
-        return Ok(Some((AttemptStatus::Fail, None)));
-    }
-    Ok(delivery::is_queued(conn, message, endpoint)?.then_some((AttemptStatus::Pending, None)))
-}
-
-/// Every endpoint that has something to do with the message.
-fn endpoints_of(conn: &Connection, message: i64) -> Outcome<BTreeMap<i64, (AttemptStatus, Option<Timestamp>)>> {
-    let mut keys = Vec::new();
-    for sql in ["SELECT DISTINCT endpoint FROM attempt WHERE message = ?1", "SELECT endpoint FROM retry WHERE message = ?1"] {
-        for key in conn.prepare_cached(sql)?.query_map([message], |row| row.get::<_, i64>(0))? {
-            keys.push(key?);
-        }
-    }
-    let blob: Option<Vec<u8>> = conn
-        .prepare_cached("SELECT endpoints FROM queue WHERE message = ?1")?
-        .query_row([message], |row| row.get(0))
-        .optional()?;
-    keys.extend(blob.iter().flat_map(|blob| row::blob_to_keys(blob)));
-    let mut states = BTreeMap::new();
-    for key in keys {
-        if !states.contains_key(&key)
-            && let Some(state) = state(conn, message, key)?
-        {
-            states.insert(key, state);
-        }
-    }
-    Ok(states)
 }
 
 fn load_shown(conn: &Connection, app: AppId, key: i64, with_content: bool) -> Outcome<Option<Message>> {
@@ -335,18 +290,4 @@ impl AttemptStore for SqliteStore {
         })
         .await
     }
-}
-
-/// Retries that wait and first tries outstanding. A repeat of what had succeeded is a success.
-fn unfinished(conn: &Connection, endpoint: i64) -> Outcome<i64> {
-    let mut count: i64 = conn
-        .prepare_cached("SELECT count(*) FROM retry WHERE state = 0 AND endpoint = ?1 AND is_delivered = 0")?
-        .query_row([endpoint], |row| row.get(0))?;
-    let mut statement = conn.prepare_cached("SELECT message, endpoints FROM queue WHERE instr(endpoints, ?1) > 0")?;
-    let mut rows = statement.query(params![endpoint.to_be_bytes()])?;
-    while let Some(row) = rows.next()? {
-        let blob: Vec<u8> = row.get(1)?;
-        count += i64::from(first_tries_left(conn, row.get(0)?, &blob)?.contains(&endpoint));
-    }
-    Ok(count)
 }

@@ -4,66 +4,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bellwire_core::{AppId, EndpointId, IdKind, MessageId, Timestamp, Trigger};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
 use super::files::Files;
 use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::record::{self, Counts, PENDING};
+use super::state::{RetryRow, endpoint_alone, is_queued, retry_row, trigger};
 use super::{SqliteStore, idempotency, message, row};
 use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written};
 
 /// Queue rows looked at in one call for one endpoint: most may be of others.
 const ROWS_SCANNED_MAX: usize = 16_384;
-
-fn trigger(code: i64) -> Trigger {
-    if code == i64::from(Trigger::Manual as u8) { Trigger::Manual } else { Trigger::Scheduled }
-}
-
-/// Whether the first try of `endpoint` is outstanding.
-pub fn is_queued(conn: &Connection, message: i64, endpoint: i64) -> Outcome<bool> {
-    let blob: Option<Vec<u8>> = conn
-        .prepare_cached("SELECT endpoints FROM queue WHERE message = ?1")?
-        .query_row([message], |row| row.get(0))
-        .optional()?;
-    match blob {
-        Some(blob) if row::blob_to_keys(&blob).any(|key| key == endpoint) => {
-            Ok(record::first_tries_left(conn, message, &endpoint_alone(&blob, endpoint))?.contains(&endpoint))
-        }
-        _ => Ok(false),
-    }
-}
-
-/// Asks about one endpoint of a row: twice the same, so that it is not taken for the row of a single endpoint.
-fn endpoint_alone(blob: &[u8], endpoint: i64) -> Vec<u8> {
-    if blob.len() == 8 { blob.to_vec() } else { row::keys_to_blob([endpoint, endpoint]) }
-}
-
-/// A delivery's row in `retry`.
-#[derive(Clone, Copy, Debug)]
-pub struct RetryRow {
-    pub state: i64,
-    pub tries: u32,
-    pub due_at: Timestamp,
-    pub trigger: Trigger,
-    pub resume_at: Option<Timestamp>,
-}
-
-pub fn retry_row(conn: &Connection, message: i64, endpoint: i64) -> Outcome<Option<RetryRow>> {
-    Ok(conn
-        .prepare_cached("SELECT state, tries, due_at, trigger, resume_at FROM retry WHERE message = ?1 AND endpoint = ?2")?
-        .query_row([message, endpoint], |row| {
-            Ok(RetryRow {
-                state: row.get(0)?,
-                tries: row.get(1)?,
-                due_at: row::time(row, 2)?,
-                trigger: trigger(row.get(3)?),
-                resume_at: row::time_opt(row, 4)?,
-            })
-        })
-        .optional()?)
-}
 
 /// Makes a delivery pending and due, whatever it was. Takes what it was out of the counters.
 pub fn reopen(conn: &Connection, due: &DueDelivery) -> Outcome<()> {

@@ -1,8 +1,7 @@
 //! The writer's side of the files: one writing connection each, transactions over those a write touches, new segments.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bellwire_core::{IdKind, Timestamp, id::key_to_timestamp, limits};
@@ -11,10 +10,10 @@ use rusqlite::{Connection, OptionalExtension};
 use super::SqliteOptions;
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome, io};
-use super::file::open_writer;
-use super::migrate::{self, migrate};
+use super::migrate;
 use super::outstanding::Outstanding;
 use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
+use super::transaction::File;
 use super::url::Urls;
 use crate::Result;
 
@@ -27,57 +26,6 @@ pub struct Stats {
     pub commits: AtomicU64,
     pub items: AtomicU64,
     pub commit_nanos: AtomicU64,
-}
-
-/// One database file and its writing connection.
-pub struct File {
-    pub conn: Connection,
-    pub segment_path: std::path::PathBuf,
-    log_pages: Arc<AtomicU32>,
-    /// Log length at which the checkpointer is asked next.
-    checkpoint_at: Cell<u32>,
-    is_in_transaction: Cell<bool>,
-}
-
-impl File {
-    fn open(path: &std::path::Path, cache_bytes: usize, options: &SqliteOptions, steps: migrate::Steps) -> Outcome<Self> {
-        let (mut conn, log_pages) = open_writer(path, cache_bytes, options.pages_max)?;
-        migrate(&mut conn, steps)?;
-        Ok(Self {
-            conn,
-            segment_path: path.to_owned(),
-            log_pages,
-            checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
-            is_in_transaction: Cell::new(false),
-        })
-    }
-
-    /// The connection, inside the running write's transaction on this file (begun by the first call).
-    pub fn tx(&self) -> Outcome<&Connection> {
-        if !self.is_in_transaction.get() {
-            self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            self.is_in_transaction.set(true);
-        }
-        Ok(&self.conn)
-    }
-
-    fn commit(&self) -> Outcome<bool> {
-        if !self.is_in_transaction.get() {
-            return Ok(false);
-        }
-        self.conn.prepare_cached("COMMIT")?.execute([])?;
-        self.is_in_transaction.set(false);
-        Ok(true)
-    }
-
-    fn roll_back(&self) {
-        if self.is_in_transaction.replace(false)
-            && !self.conn.is_autocommit()
-            && let Err(error) = self.conn.execute_batch("ROLLBACK")
-        {
-            tracing::error!(%error, "a rollback failed");
-        }
-    }
 }
 
 /// A segment as the writer has it.
@@ -237,7 +185,7 @@ impl Files {
                 if let Err(fault) = super::checkpoint::run(&file.conn, "PASSIVE") {
                     failed = Some(fault);
                 }
-            } else if pages >= file.checkpoint_at.get() && self.checkpointer.ask(&file.segment_path) {
+            } else if pages >= file.checkpoint_at.get() && self.checkpointer.ask(&file.path) {
                 file.checkpoint_at.set(pages + limits::CHECKPOINT_PAGES / 8);
             }
         }
@@ -316,7 +264,7 @@ impl Files {
     pub fn close(self) {
         for file in self.segments.into_iter().map(|s| s.file).chain([self.control]) {
             if let Err(error) = super::checkpoint::run(&file.conn, "TRUNCATE") {
-                tracing::warn!(%error, path = %file.segment_path.display(), "the log was not emptied at the end; it is read at the next start");
+                tracing::warn!(%error, path = %file.path.display(), "the log was not emptied at the end; it is read at the next start");
             }
         }
     }

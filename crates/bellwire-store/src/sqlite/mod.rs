@@ -31,8 +31,10 @@ mod reader;
 mod record;
 mod row;
 mod segment;
+mod state;
 mod tail;
 mod task;
+mod transaction;
 mod url;
 mod writer;
 

@@ -9,6 +9,7 @@ use super::files::Files;
 use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::record::{PENDING, is_delivered};
+use super::state::{is_queued, retry_row};
 use super::{SqliteStore, delivery, idempotency, message, row};
 use crate::{DueDelivery, IdempotencyRecord, Result, StoreError, Task, TaskKind, TaskStatus, TaskStore, Written};
 
@@ -83,9 +84,9 @@ fn recover(files: &Files, task: &Task, wanted: &[MessageId], now: Timestamp) -> 
     let mut due = Vec::new();
     for id in wanted {
         let conn = files.segment_of(id).file.tx()?;
-        let is_unfinished = match delivery::retry_row(conn, id.key(), endpoint)? {
+        let is_unfinished = match retry_row(conn, id.key(), endpoint)? {
             Some(row) => row.state == PENDING,
-            None => delivery::is_queued(conn, id.key(), endpoint)?,
+            None => is_queued(conn, id.key(), endpoint)?,
         };
         if is_unfinished || is_delivered(conn, id.key(), endpoint)? {
             continue;
