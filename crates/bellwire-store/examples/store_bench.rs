@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bellwire_core::{
-    AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, SystemClock, Trigger,
+    AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, SystemClock, Timestamp,
+    Trigger,
 };
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{
-    AttemptRecord, Cipher, CommitSink, DeliveryNext, DeliveryStore, MaintenanceStore, MessageStore, NewMessage,
+    AttemptRecord, Cipher, CommitSink, DeliveryNext, DeliveryStore, DueCursor, MaintenanceStore, MessageStore, NewMessage,
 };
 use bytes::Bytes;
 
@@ -176,6 +177,21 @@ async fn main() {
         for _ in 0..20 {
             bench.run(1, messages / 20, 64).await;
         }
+        bench.store.close().await.unwrap();
+        let started = Instant::now();
+        let store = SqliteStore::open(SqliteOptions::new(&bench.dir, Cipher::new([1; 32]))).unwrap();
+        store.last_key().await.unwrap();
+        store.load_first_tries(None, None, 2_048).await.unwrap();
+        let opened = started.elapsed();
+        let (mut retries, mut after) = (0, None);
+        loop {
+            let page = store.load_retries(after, Timestamp(i64::MAX), 2_048).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(DueCursor { due_at: last.due_at, message: last.message, endpoint: last.endpoint });
+            retries += page.len();
+        }
+        println!("opened again in {opened:.1?}, {retries} waiting retries read in {:.1?}", started.elapsed() - opened);
+        drop(store);
         bench.close().await;
         return;
     }
