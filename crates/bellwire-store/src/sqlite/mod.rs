@@ -92,11 +92,11 @@ impl SqliteOptions {
         }
     }
 
-    /// With segments of a twelfth of it, at most a week: retention is then late by no more than that.
+    /// With segments of a twelfth of it, at most a week and at least a second: retention is then late by no more than that.
     #[must_use]
     pub fn with_retention(mut self, retention: Duration) -> Self {
         self.retention = retention;
-        self.segment_span = self.segment_span.min(retention / 12);
+        self.segment_span = self.segment_span.min(retention / 12).max(Duration::from_secs(1));
         self
     }
 }
