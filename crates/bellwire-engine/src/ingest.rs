@@ -47,7 +47,7 @@ impl Engine {
         idem: Option<Idempotency>,
     ) -> Result<Published, StoreError> {
         if !endpoints.is_empty() {
-            self.queue.hold_back(HOLD_BACK_MAX).await;
+            self.queue.hold_back(message.app, HOLD_BACK_MAX).await;
         }
         let new = Arc::new(NewMessage { message, endpoints, idempotency: idem });
         let accepted = self.store.accept(new.clone()).await?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, MessageId, Timestamp, Trigger, limits};
+use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger, limits};
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueCursor, DueDelivery, NewMessage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -81,15 +81,17 @@ impl Queue {
         (queued, quick, in_flight, self.retries.lock().waiting.len())
     }
 
-    /// Waits while deliveries to quick endpoints are behind, at most `max`.
-    pub async fn hold_back(&self, max: Duration) {
-        if self.queued_quick.load(Ordering::Relaxed) <= BACKLOG_MAX {
+    /// Waits while deliveries to quick endpoints are behind and this application is among those who make it so, at most `max`.
+    pub async fn hold_back(&self, app: AppId, max: Duration) {
+        let is_behind =
+            || self.queued_quick.load(Ordering::Relaxed) > BACKLOG_MAX && self.scheduler.lock().is_behind(app, BACKLOG_MAX);
+        if !is_behind() {
             return;
         }
         let wait = async {
             loop {
                 let room = self.room.notified();
-                if self.queued_quick.load(Ordering::Relaxed) <= BACKLOG_MAX {
+                if !is_behind() {
                     return;
                 }
                 room.await;
@@ -105,7 +107,7 @@ impl Queue {
         let before = self.queued_quick.swap(quick, Ordering::Relaxed);
         self.in_flight.store(scheduler.in_flight(), Ordering::Relaxed);
         drop(scheduler);
-        if before > BACKLOG_MAX && quick <= BACKLOG_MAX {
+        if before / BACKLOG_MAX > quick / BACKLOG_MAX || (before > BACKLOG_MAX && quick <= BACKLOG_MAX) {
             self.room.notify_waiters();
         }
         result
@@ -159,7 +161,7 @@ impl Queue {
     }
 
     /// See [`Scheduler::begin_read_back`].
-    pub fn begin_read_back(&self) -> Option<(EndpointId, bellwire_core::AppId, MessageId, HashSet<MessageId>)> {
+    pub fn begin_read_back(&self) -> Option<(EndpointId, AppId, MessageId, HashSet<MessageId>)> {
         self.with(Scheduler::begin_read_back)
     }
 
@@ -269,7 +271,7 @@ impl Retries {
     }
 }
 
-fn first_try(message: MessageId, endpoint: EndpointId, app: bellwire_core::AppId, content: Option<Arc<NewMessage>>) -> Job {
+fn first_try(message: MessageId, endpoint: EndpointId, app: AppId, content: Option<Arc<NewMessage>>) -> Job {
     Job { message, endpoint, app, tries: 0, trigger: Trigger::Scheduled, resume_at: None, is_first_try: true, content }
 }
 

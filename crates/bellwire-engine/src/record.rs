@@ -84,7 +84,11 @@ impl Engine {
                 )
             };
         }
-        if is_success { line!(debug) } else { line!(info) }
+        if is_success {
+            line!(debug)
+        } else {
+            line!(info)
+        }
         if let Some(route) = route {
             self.watch_health(job, route, &attempt, &next, verdict, is_ours, now);
         }

@@ -92,7 +92,7 @@ async fn run(engine: Arc<Engine>, mut task: Task) {
 async fn step(engine: &Engine, task: &Task) -> Result<Option<Task>, StoreError> {
     let Some((_, endpoint)) = engine.store.endpoint_for_delivery(task.endpoint).await? else { return Ok(None) };
     // Not faster than deliveries go out.
-    engine.queue.hold_back(PAUSE).await;
+    engine.queue.hold_back(task.app, PAUSE).await;
     let (task, due) = engine.store.recover_step(task, &endpoint, engine.now(), STEP).await?;
     for delivery in &due {
         engine.queue.offer_retry(delivery);

@@ -9,6 +9,7 @@
 //! * An attempt counts as in flight until it is *recorded*, not just answered: what a crash may repeat is never more than
 //!   the limit.
 
+mod backlog;
 mod endpoint;
 
 use std::collections::hash_map::Entry;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger};
 use bellwire_store::NewMessage;
 
+use backlog::Backlog;
 pub use endpoint::Feedback;
 use endpoint::{EndpointQueue, FirstTry, Room};
 
@@ -72,8 +74,7 @@ pub struct Scheduler {
     /// is to say that it has ended.
     unrecorded: isize,
     queued: usize,
-    /// Queued for quick endpoints: what ingest is held back by.
-    queued_quick: usize,
+    backlog: Backlog,
     payload_bytes: usize,
 }
 
@@ -88,7 +89,7 @@ impl Scheduler {
             overflowing: BTreeSet::new(),
             unrecorded: 0,
             queued: 0,
-            queued_quick: 0,
+            backlog: Backlog::default(),
             payload_bytes: 0,
         }
     }
@@ -109,7 +110,7 @@ impl Scheduler {
 
     /// As [`Scheduler::enqueue`], for what was read back from the store: an overflow does not keep it out, only the limits do.
     pub fn enqueue_loaded(&mut self, job: Job) -> Enqueued {
-        let id = job.endpoint;
+        let (id, job_app) = (job.endpoint, job.app);
         let is_full = self.queued >= self.limits.queue_max;
         let endpoint_queue_max = self.limits.endpoint_queue_max;
         let queue = self.queue_of(job.app, id);
@@ -131,7 +132,9 @@ impl Scheduler {
             queue.retry.push_back(job);
         }
         self.queued += 1;
-        self.queued_quick += usize::from(!is_slow);
+        if !is_slow {
+            self.backlog.add(job_app, 1);
+        }
         self.offer(id);
         Enqueued::Queued
     }
@@ -174,9 +177,9 @@ impl Scheduler {
         let lane = if was_slow { &mut self.slow } else { &mut self.quick };
         lane.in_flight = lane.in_flight.saturating_sub(1);
         self.unrecorded += 1;
-        let (is_slow, in_flight, waiting) = (queue.is_slow, queue.in_flight, queue.len());
+        let (app, is_slow, in_flight, waiting) = (queue.app, queue.is_slow, queue.in_flight, queue.len());
         if was_slow != is_slow {
-            self.change_lane(is_slow, in_flight, waiting);
+            self.change_lane(app, is_slow, in_flight, waiting);
         }
         self.offer(id);
         self.forget_if_idle(id, now);
@@ -195,8 +198,8 @@ impl Scheduler {
             let Some(queue) = self.endpoints.get_mut(&id) else { continue };
             queue.is_slow = true;
             queue.shrink();
-            let (in_flight, waiting) = (queue.in_flight, queue.len());
-            self.change_lane(true, in_flight, waiting);
+            let (app, in_flight, waiting) = (queue.app, queue.in_flight, queue.len());
+            self.change_lane(app, true, in_flight, waiting);
         }
     }
 
@@ -255,7 +258,12 @@ impl Scheduler {
 
     /// Deliveries waiting for endpoints that answer quickly: the backlog that is our doing, not a receiver's.
     pub fn queued_quick(&self) -> usize {
-        self.queued_quick
+        self.backlog.total()
+    }
+
+    /// Deliveries are behind (more than `max` wait for quick endpoints), and this application is among those who make it so.
+    pub fn is_behind(&self, app: AppId, max: usize) -> bool {
+        self.backlog.is_made_by(app, max)
     }
 
     pub fn in_flight(&self) -> usize {
@@ -285,7 +293,7 @@ impl Scheduler {
             self.slow.in_flight += 1;
         } else {
             self.quick.in_flight += 1;
-            self.queued_quick = self.queued_quick.saturating_sub(1);
+            self.backlog.remove(queue.app, 1);
         }
         self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(job.content.as_ref()));
         out.push(job);
@@ -303,14 +311,14 @@ impl Scheduler {
         lane.push(queue.app, id);
     }
 
-    fn change_lane(&mut self, to_slow: bool, in_flight: usize, waiting: usize) {
+    fn change_lane(&mut self, app: AppId, to_slow: bool, in_flight: usize, waiting: usize) {
         let (from, to) = if to_slow { (&mut self.quick, &mut self.slow) } else { (&mut self.slow, &mut self.quick) };
         from.in_flight = from.in_flight.saturating_sub(in_flight);
         to.in_flight += in_flight;
         if to_slow {
-            self.queued_quick = self.queued_quick.saturating_sub(waiting);
+            self.backlog.remove(app, waiting);
         } else {
-            self.queued_quick += waiting;
+            self.backlog.add(app, waiting);
         }
     }
 

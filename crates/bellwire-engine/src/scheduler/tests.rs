@@ -163,6 +163,20 @@ fn an_attempt_recorded_before_its_end_is_noticed_leaves_the_count_right() {
 }
 
 #[test]
+fn only_the_application_that_makes_the_backlog_is_held_back() {
+    let mut s = Scheduler::new(LIMITS);
+    for m in 0..60 {
+        s.enqueue(job(1, 1, m));
+    }
+    assert!(s.is_behind(app(1), 50));
+    s.enqueue(job(2, 2, 1_000));
+    assert!(s.is_behind(app(1), 50) && !s.is_behind(app(2), 50));
+    poll(&mut s, 0);
+    s.tick(Duration::from_secs(2));
+    assert!(!s.is_behind(app(1), 50), "what a hanging endpoint makes wait is its own backlog, not ours");
+}
+
+#[test]
 fn retry_after_pauses_the_endpoint_and_only_it() {
     let mut s = Scheduler::new(LIMITS);
     s.enqueue(job(1, 1, 1));
