@@ -2,9 +2,10 @@
 
 A loader publishes with 64 requests in flight and writes every acknowledged id to a log that it syncs; the server is killed
 after a random 20 to 1,500 ms and started again. A request whose connection broke is repeated with its idempotency key.
-At the end: every acknowledged id has arrived (0 lost); each event became one message although publishing was repeated; what
-arrived twice is, per kill, no more than may be in flight; and a restart with work pending delivers within a second.
-The receiver is a process of its own, so that its speed is not the loader's.
+Two endpoints take every message, and one request in fifty is answered 500, so that retries are killed as well.
+At the end: every acknowledged id has arrived at both endpoints (0 lost); each event became one message although publishing was
+repeated; what arrived again after it had been taken is, per kill, no more than may be in flight; and a restart with work
+pending delivers within a second. The receiver is a process of its own, so that its speed is not the loader's.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from harness import Server, _die_with_parent, free_port, wait_until
 
@@ -36,10 +38,13 @@ WEBHOOK_ID = re.compile(rb"\r\nwebhook-id: *(msg_\w{27})", re.I)
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 EVENT_NUMBER = re.compile(rb'"n":(\d+)')
 FILLER = "x" * 560
+ENDPOINTS = ("first", "second")
+# One request in so many is answered 500.
+FAILURES_ONE_IN = 50
 
 
 class ReceiverProtocol(asyncio.Protocol):
-    """Answers 204 to everything, after `delay` seconds, and writes `id number time` for each delivery to the record."""
+    """Answers 204 to nearly everything, after `delay` seconds, and writes `id/endpoint number status time` to the record."""
 
     record = -1
     delay = 0.0
@@ -55,16 +60,19 @@ class ReceiverProtocol(asyncio.Protocol):
             if len(self.buffer) < total:
                 return
             body, self.buffer = self.buffer[end + 4 : total], self.buffer[total:]
-            line = b"%s %s %.6f\n" % (WEBHOOK_ID.search(head).group(1), EVENT_NUMBER.search(body).group(1), time.monotonic())
-            os.write(self.record, line)
+            endpoint = head[: head.index(b" HTTP/1.1")].rpartition(b"/")[2]
+            message_id, number = WEBHOOK_ID.search(head).group(1), EVENT_NUMBER.search(body).group(1)
+            status = 500 if random.randrange(FAILURES_ONE_IN) == 0 else 204
+            os.write(self.record, b"%s/%s %s %d %.6f\n" % (message_id, endpoint, number, status, time.monotonic()))
             if self.delay:
-                asyncio.get_running_loop().call_later(self.delay, self.answer)
+                asyncio.get_running_loop().call_later(self.delay, self.answer, status)
             else:
-                self.answer()
+                self.answer(status)
 
-    def answer(self):
+    def answer(self, status: int):
         if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            length = b"content-length: 0\r\n" if status == 500 else b""
+            self.transport.write(b"HTTP/1.1 %d Scripted\r\n%s\r\n" % (status, length))
 
 
 async def receive(port: int, record: str):
@@ -145,29 +153,61 @@ class Loader:
             await asyncio.sleep(0.02)
 
 
+class Arrival(NamedTuple):
+    delivery: str
+    number: int
+    status: int
+    at: float
+
+
 class Record:
     """What arrived at the receiver, read from its file as it grows."""
 
     def __init__(self, path: Path):
         path.touch()
         self.file = open(path)
-        self.arrivals: list[tuple[str, int, float]] = []
-        self.counts: Counter[str] = Counter()
+        self.arrivals: list[Arrival] = []
+        # Deliveries (message id and endpoint) that were answered 204.
+        self.taken: set[str] = set()
+        # Of these, those whose last answer was 204: the life of the server in which it was given.
+        self.taken_in: dict[str, int] = {}
+        self.life = 0
+        # What was sent again although it had been taken, by the life that ended without having recorded it.
+        self.repeated: Counter[int] = Counter()
 
-    def update(self) -> list[tuple[str, int, float]]:
+    def update(self) -> list[Arrival]:
         """The new arrivals since the last call."""
-        fresh = []
+        fresh: list[Arrival] = []
         while True:
             at = self.file.tell()
             line = self.file.readline()
             if not line.endswith("\n"):
                 self.file.seek(at)
                 break
-            message_id, number, when = line.split()
-            fresh.append((message_id, int(number), float(when)))
+            delivery, number, status, at = line.split()
+            fresh.append(Arrival(delivery, int(number), int(status), float(at)))
         self.arrivals += fresh
-        self.counts.update(a[0] for a in fresh)
+        for arrival in fresh:
+            if (life := self.taken_in.pop(arrival.delivery, None)) is not None:
+                self.repeated[life] += 1
+            if arrival.status == 204:
+                self.taken.add(arrival.delivery)
+                self.taken_in[arrival.delivery] = self.life
         return fresh
+
+    async def settle(self) -> list[Arrival]:
+        """As `update`, once the receiver has read what a killed server had sent."""
+        fresh = self.update()
+        while True:
+            await asyncio.sleep(0.02)
+            more = self.update()
+            if not more:
+                return fresh
+            fresh += more
+
+    def missing(self, acked) -> list[str]:
+        """Deliveries of acknowledged messages that no endpoint has taken."""
+        return [f"{i}/{endpoint}" for i in acked for endpoint in ENDPOINTS if f"{i}/{endpoint}" not in self.taken]
 
 
 class Findings:
@@ -181,8 +221,8 @@ class Findings:
 
 async def cycle(server: Server, record: Record, loader: Loader, rng: random.Random, receiver) -> dict:
     """Starts the server, lets it run for a random time, kills it; says what it repeated and how soon it delivered."""
-    seen_before = set(record.counts)
-    pending = loader.acked.keys() - seen_before
+    record.life += 1
+    is_pending = bool(record.missing(loader.acked))
     receiver.stdin.write(f"{rng.choice([0, 0.005, 0.05, 0.25])}\n".encode())
     receiver.stdin.flush()
     server.spawn()
@@ -191,16 +231,9 @@ async def cycle(server: Server, record: Record, loader: Loader, rng: random.Rand
     if server.process.poll() is not None:
         raise AssertionError(f"the server ended by itself with {server.process.returncode}\n{server.log_tail()}")
     server.kill()
-    await asyncio.sleep(0.03)
-    fresh = record.update()
-    # What the last life had sent and the receiver read late does not count as a delivery of this one.
-    own = [a for a in fresh if a[2] >= server.started_at]
-    return {
-        "life": life,
-        "pending": pending,
-        "repeated": sum(1 for a in fresh if a[0] in seen_before),
-        "first": own[0][2] - server.started_at if pending and own else None,
-    }
+    fresh = await record.settle()
+    first = fresh[0].at - server.started_at if is_pending and fresh else None
+    return {"life": life, "is_pending": is_pending, "first": first}
 
 
 async def run(cycles: int, seed: int) -> int:
@@ -217,7 +250,7 @@ async def run(cycles: int, seed: int) -> int:
     server = Server(SETTINGS, data_dir=folder / "data", name="crash").start()
     findings, results, loader = Findings(), [], None
     try:
-        app, _ = set_up(server, f"http://127.0.0.1:{receiver_port}/")
+        app = set_up(server, f"http://127.0.0.1:{receiver_port}/")
         server.kill()
         loader = Loader(server, app, folder / "acknowledged")
         tasks = [asyncio.create_task(loader.publish_forever()) for _ in range(IN_FLIGHT)]
@@ -228,37 +261,39 @@ async def run(cycles: int, seed: int) -> int:
                 if task.done():
                     task.result()
             if (n + 1) % 10 == 0:
-                worst = max(r["repeated"] for r in results)
-                print(f"{n + 1} kills, {len(loader.acked)} acknowledged, {len(record.counts)} arrived, at most {worst} repeated")
+                worst = max(record.repeated.values(), default=0)
+                print(f"{n + 1} kills, {len(loader.acked)} acknowledged, {len(record.arrivals)} arrivals, at most {worst} repeated")
         receiver.stdin.write(b"0\n")
         receiver.stdin.flush()
+        record.life += 1
         server.start()
         loader.stopping = True
         await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
         def all_arrived() -> bool:
             record.update()
-            return loader.acked.keys() <= record.counts.keys()
+            return not record.missing(loader.acked)
 
         await asyncio.to_thread(wait_until, all_arrived, 60, "every acknowledged message arrives")
     except AssertionError as problem:
         findings.check(False, str(problem))
     finally:
         record.update()
-    lost = set(loader.acked) - set(record.counts) if loader else set()
+    lost = record.missing(loader.acked) if loader else []
     numbers: dict[int, set[str]] = {}
-    for message_id, number, _ in record.arrivals:
-        numbers.setdefault(number, set()).add(message_id)
+    for arrival in record.arrivals:
+        numbers.setdefault(arrival.number, set()).add(arrival.delivery.partition("/")[0])
     doubled = [n for n, ids in numbers.items() if len(ids) > 1]
     wrong = [i for i, n in (loader.acked if loader else {}).items() if numbers.get(n) and i not in numbers[n]]
-    repeated = [r["repeated"] for r in results] or [0]
+    repeated = list(record.repeated.values()) or [0]
     first = sorted(r["first"] for r in results if r["first"] is not None)
     # A life cut off before its first delivery says nothing, unless it was longer than the promise.
-    late = [r for r in results if r["pending"] and r["first"] is None and r["life"] > FIRST_DELIVERY_SECONDS_MAX]
+    late = [r for r in results if r["is_pending"] and r["first"] is None and r["life"] > FIRST_DELIVERY_SECONDS_MAX]
     findings.check(len(results) == cycles, f"{len(results)} of {cycles} kill -9 cycles done")
-    findings.check(loader and len(loader.acked) > cycles, f"{len(loader.acked)} messages acknowledged, {len(record.counts)} arrived")
-    findings.check(not lost, f"{len(lost)} acknowledged messages lost {sorted(lost)[:5]}")
+    findings.check(loader and len(loader.acked) > cycles, f"{len(loader.acked)} messages acknowledged, {len(record.taken)} deliveries taken")
+    findings.check(not lost, f"{len(lost)} deliveries of acknowledged messages lost {lost[:5]}")
     findings.check(not doubled and not wrong, f"{len(doubled)} events became two messages although their key was the same {doubled[:5]}")
+    findings.check(not record.repeated[record.life], "the last life, which nothing killed, repeated nothing of its own")
     findings.check(
         max(repeated) <= DELIVERIES_IN_FLIGHT_MAX,
         f"repeated after a kill: at most {max(repeated)}, mean {statistics.mean(repeated):.1f}, allowed {DELIVERIES_IN_FLIGHT_MAX}",
@@ -285,12 +320,14 @@ async def run(cycles: int, seed: int) -> int:
     return 1 if findings.failed else 0
 
 
-def set_up(server: Server, url: str) -> tuple[str, str]:
+def set_up(server: Server, url: str) -> str:
     from svix.api import ApplicationIn, EndpointIn, Svix, SvixOptions
 
     svix = Svix(server.key, SvixOptions(server_url=server.url))
     app = svix.application.create(ApplicationIn(name="Crash"))
-    return app.id, svix.endpoint.create(app.id, EndpointIn(url=url)).id
+    for endpoint in ENDPOINTS:
+        svix.endpoint.create(app.id, EndpointIn(url=url + endpoint))
+    return app.id
 
 
 def main() -> int:
