@@ -38,6 +38,7 @@ find_tools() {
     need "Python 3.10 or newer with venv" "python3 python3-venv" has_python_venv
     need "Node.js 18 or newer" "nodejs" has_node
     need "npm" "npm" npm --version
+    need "curl" "curl" curl --version
 }
 
 prepare_rust() {
