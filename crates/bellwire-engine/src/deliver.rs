@@ -156,7 +156,7 @@ impl Engine {
             match self.routes.load(&*self.store, job.endpoint, &self.config, &self.pools).await {
                 Ok(route) => {
                     if let Some(route) = &route {
-                        self.queue.set_rate(&route.endpoint);
+                        self.queue.set_rates(&route.application, &route.endpoint);
                     }
                     return route;
                 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{AppId, EndpointId, MessageId, Timestamp, Trigger, limits};
+use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, Timestamp, Trigger, limits};
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueCursor, DueDelivery, NewMessage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -143,8 +143,11 @@ impl Queue {
         self.scheduler.lock().next_wake()
     }
 
-    pub fn set_rate(&self, endpoint: &bellwire_core::Endpoint) {
-        self.with(|scheduler| scheduler.set_rate(endpoint.app, endpoint.id, endpoint.throttle_rate));
+    /// Takes over the rate limits of an endpoint and its application.
+    pub fn set_rates(&self, application: &Application, endpoint: &Endpoint) {
+        self.with(|scheduler| {
+            scheduler.set_rates(application.id, endpoint.id, endpoint.throttle_rate, application.throttle_rate);
+        });
     }
 
     /// First tries read from the store. False: there was no room for all; what is left will be read back.

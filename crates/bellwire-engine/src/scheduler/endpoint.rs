@@ -95,8 +95,9 @@ pub struct EndpointQueue {
     bucket: Option<Bucket>,
 }
 
+/// So many starts a second, of an endpoint or of an application; a second's worth may start at once.
 #[derive(Debug)]
-struct Bucket {
+pub struct Bucket {
     per_second: f64,
     tokens: f64,
     filled_at: Instant,
@@ -172,7 +173,7 @@ impl EndpointQueue {
             })
         }?;
         if let Some(bucket) = &mut self.bucket {
-            bucket.tokens -= 1.0;
+            bucket.take();
         }
         Some(job)
     }
@@ -250,11 +251,7 @@ impl EndpointQueue {
     }
 
     pub fn set_rate(&mut self, rate: Option<u16>) {
-        let wanted = rate.map(f64::from);
-        if self.bucket.as_ref().map(|b| b.per_second) == wanted {
-            return;
-        }
-        self.bucket = wanted.map(|per_second| Bucket { per_second, tokens: per_second.max(1.0), filled_at: Duration::ZERO });
+        Bucket::set(&mut self.bucket, rate);
     }
 
     /// Nothing queued, running or to be remembered.
@@ -270,7 +267,19 @@ impl EndpointQueue {
 }
 
 impl Bucket {
-    fn room(&mut self, now: Instant) -> Room {
+    /// Changes the rate; an unchanged one keeps what it has counted.
+    pub fn set(slot: &mut Option<Self>, rate: Option<u16>) {
+        let wanted = rate.map(f64::from);
+        if slot.as_ref().map(|bucket| bucket.per_second) != wanted {
+            *slot = wanted.map(|per_second| Self { per_second, tokens: per_second.max(1.0), filled_at: Duration::ZERO });
+        }
+    }
+
+    pub fn take(&mut self) {
+        self.tokens -= 1.0;
+    }
+
+    pub fn room(&mut self, now: Instant) -> Room {
         let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second.max(1.0));
         self.filled_at = now;

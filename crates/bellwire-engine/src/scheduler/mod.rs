@@ -22,7 +22,7 @@ use bellwire_store::NewMessage;
 
 use backlog::Backlog;
 pub use endpoint::Feedback;
-use endpoint::{EndpointQueue, FirstTry, Room};
+use endpoint::{Bucket, EndpointQueue, FirstTry, Room};
 
 /// Monotonic time since the engine's start.
 pub type Instant = Duration;
@@ -65,6 +65,8 @@ pub enum Enqueued {
 pub struct Scheduler {
     limits: SchedulerLimits,
     endpoints: HashMap<EndpointId, EndpointQueue>,
+    /// Applications with a rate of their own.
+    app_rates: HashMap<AppId, Bucket>,
     quick: Lane,
     slow: Lane,
     /// Endpoints waiting for a time: paused, or out of tokens.
@@ -83,6 +85,7 @@ impl Scheduler {
         Self {
             limits,
             endpoints: HashMap::new(),
+            app_rates: HashMap::new(),
             quick: Lane::default(),
             slow: Lane::default(),
             timers: BTreeSet::new(),
@@ -208,9 +211,14 @@ impl Scheduler {
         self.in_flight() >= self.limits.in_flight_max
     }
 
-    /// Messages per second of an endpoint; `None`: unlimited.
-    pub fn set_rate(&mut self, app: AppId, id: EndpointId, rate: Option<u16>) {
-        self.queue_of(app, id).set_rate(rate);
+    /// Attempts per second of an endpoint, and of all endpoints of its application together; `None`: unlimited.
+    pub fn set_rates(&mut self, app: AppId, id: EndpointId, endpoint_rate: Option<u16>, app_rate: Option<u16>) {
+        self.queue_of(app, id).set_rate(endpoint_rate);
+        let mut slot = self.app_rates.remove(&app);
+        Bucket::set(&mut slot, app_rate);
+        if let Some(bucket) = slot {
+            self.app_rates.insert(app, bucket);
+        }
     }
 
     /// When [`Scheduler::poll`] should be called again though nothing else happens.
@@ -274,7 +282,12 @@ impl Scheduler {
     fn start(&mut self, id: EndpointId, now: Instant, out: &mut Vec<Job>) {
         let Some(queue) = self.endpoints.get_mut(&id) else { return };
         queue.is_offered = false;
-        match queue.room(now) {
+        let app_rate = self.app_rates.get_mut(&queue.app);
+        let room = match (queue.room(now), app_rate) {
+            (Room::Now, Some(rate)) => rate.room(now),
+            (room, _) => room,
+        };
+        match room {
             Room::Now => {}
             Room::At(at) => {
                 queue.timer = Some(at);
@@ -284,6 +297,9 @@ impl Scheduler {
             Room::None => return,
         }
         let Some(job) = queue.take(id) else { return };
+        if let Some(rate) = self.app_rates.get_mut(&queue.app) {
+            rate.take();
+        }
         if queue.in_flight == 0 {
             queue.progress_at = now;
         }

@@ -218,7 +218,7 @@ fn the_circuit_opens_after_failures_in_a_row_and_probes_with_one_attempt() {
 #[test]
 fn a_rate_limit_spreads_attempts_over_time() {
     let mut s = Scheduler::new(LIMITS);
-    s.set_rate(app(1), endpoint(1), Some(2));
+    s.set_rates(app(1), endpoint(1), Some(2), None);
     for m in 0..10 {
         s.enqueue(job(1, 1, m));
     }
@@ -227,6 +227,28 @@ fn a_rate_limit_spreads_attempts_over_time() {
         for _ in poll(&mut s, t) {
             sent += 1;
             end(&mut s, t, 1, QUICK);
+        }
+    }
+    assert!((7..=8).contains(&sent), "two at once and two a second for three seconds, not {sent}");
+}
+
+#[test]
+fn an_applications_rate_holds_for_all_its_endpoints_together() {
+    let mut s = Scheduler::new(LIMITS);
+    for e in 1..=5 {
+        s.set_rates(app(1), endpoint(e), None, Some(2));
+        for m in 0..10 {
+            s.enqueue(job(1, e, m));
+        }
+    }
+    s.enqueue(job(2, 9, 1_000));
+    let mut sent = 0;
+    for t in (0..3_000).step_by(50) {
+        for job in poll(&mut s, t) {
+            sent += usize::from(job.app == app(1));
+            let id = job.endpoint;
+            s.finished(Duration::from_millis(t), id, QUICK);
+            s.recorded(1);
         }
     }
     assert!((7..=8).contains(&sent), "two at once and two a second for three seconds, not {sent}");
