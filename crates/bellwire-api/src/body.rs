@@ -69,6 +69,23 @@ pub fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Err(ApiError::new(Code::UnsupportedMediaType, format!("the body is {shown:?}; send `Content-Type: application/json`")))
 }
 
+/// Refuses bodies that say they are compressed: taken as they stand, they would be called broken JSON.
+///
+/// # Errors
+/// 415.
+pub fn check_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let is_plain = |coding: &str| coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+        if !text.split(',').all(|coding| is_plain(coding.trim())) {
+            let shown: String = text.chars().take(64).collect();
+            let text = format!("the body is encoded as {shown:?}; send it as plain JSON, without a Content-Encoding");
+            return Err(ApiError::new(Code::UnsupportedMediaType, text));
+        }
+    }
+    Ok(())
+}
+
 /// Reads JSON into a wire type.
 ///
 /// # Errors

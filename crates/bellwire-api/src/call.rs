@@ -106,11 +106,8 @@ impl Call {
             Access::Public => None,
             Access::Any | Access::Scope(_) => Some(auth::authenticate(api, &parts.headers).await?),
         };
-        if let (Access::Scope(scope), Some(principal)) = (route.access, &principal)
-            && !principal.scopes.contains(scope)
-        {
-            let text = format!("this credential lacks the scope {:?}; use one that has it", scope.as_str());
-            return Err(ApiError::new(Code::Forbidden, text));
+        if let (Access::Scope(scope), Some(principal)) = (route.access, &principal) {
+            principal.require(scope)?;
         }
         if route.reach == Reach::Organisation && principal.as_ref().is_some_and(|principal| principal.app.is_some()) {
             let text = "this credential is bound to one application; here one of the whole organisation is needed";
@@ -170,6 +167,7 @@ impl Call {
     /// Reads the JSON body's bytes, at most `max`.
     pub async fn body(&self, max: usize) -> Result<Bytes, ApiError> {
         body::check_content_type(self.headers())?;
+        body::check_content_encoding(self.headers())?;
         let body = self.body.lock().await.take().unwrap_or_default();
         body::read(body, self.headers(), max).await
     }

@@ -58,7 +58,8 @@ catalogue! {
     LimitReached = "limit_reached", 409;
     /// The body is larger than allowed; the text names the limit. Nothing was stored or cut off.
     PayloadTooLarge = "payload_too_large", 413;
-    /// The body is not JSON by its `Content-Type`. Send `Content-Type: application/json`.
+    /// The body is not JSON by its `Content-Type`, or is compressed by its `Content-Encoding`. Send
+    /// `Content-Type: application/json`, and no `Content-Encoding`.
     UnsupportedMediaType = "unsupported_media_type", 415;
     /// Our fault. Nothing of it is told here; the log has it under the request id in the text.
     InternalError = "internal_error", 500;

@@ -110,7 +110,7 @@ pub static ROUTES: &[Route] = routes! {
     PUT    "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers" EndpointWrite Application endpoint_header::SET => endpoint_header::set;
     PATCH  "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers" EndpointWrite Application endpoint_header::PATCH => endpoint_header::patch;
     GET    "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret" EndpointSecret Application endpoint_secret::GET => endpoint_secret::get;
-    POST   "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret/rotate" EndpointSecret Application endpoint_secret::ROTATE => endpoint_secret::rotate;
+    POST   "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret/rotate" EndpointSecretWrite Application endpoint_secret::ROTATE => endpoint_secret::rotate;
     GET    "/api/v1/app/{app_id}/endpoint/{endpoint_id}/stats" AttemptRead Application endpoint_action::STATS => endpoint_action::stats;
     POST   "/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover" AttemptWrite Application endpoint_action::RECOVER => endpoint_action::recover;
     POST   "/api/v1/app/{app_id}/endpoint/{endpoint_id}/send-example" AttemptWrite Application endpoint_action::SEND_EXAMPLE => endpoint_action::send_example;
@@ -132,7 +132,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg" AttemptRead Application attempt::LIST_MESSAGES => attempt::list_messages;
     GET    "/api/v1/app/{app_id}/msg/{msg_id}/endpoint" AttemptRead Application attempt::LIST_ENDPOINTS => attempt::list_endpoints;
     GET    "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}" AttemptRead Application attempt::GET => attempt::get;
-    DELETE "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content" AttemptWrite Application attempt::EXPUNGE => attempt::expunge;
+    DELETE "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content" MessageWrite Application attempt::EXPUNGE => attempt::expunge;
     POST   "/api/v1/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend" AttemptWrite Application attempt::RESEND => attempt::resend;
 
     GET    "/api/v1/background-task" TaskRead Organisation task::LIST => task::list;
@@ -245,7 +245,7 @@ mod tests {
             let writes = route.method != Method::GET;
             if let Access::Scope(scope) = route.access {
                 assert!(
-                    !writes || !scope.as_str().ends_with(":read"),
+                    !writes || !(scope.as_str().ends_with(":read") || scope == Scope::EndpointSecret),
                     "{} {} writes with a reading scope",
                     route.method,
                     route.path

@@ -33,6 +33,18 @@ pub struct Principal {
     pub session_id: Option<String>,
 }
 
+impl Principal {
+    /// # Errors
+    /// 403 that names the scope, if it is lacking.
+    pub fn require(&self, scope: Scope) -> Result<(), ApiError> {
+        if self.scopes.contains(scope) {
+            return Ok(());
+        }
+        let text = format!("this credential lacks the scope {:?}; use one that has it", scope.as_str());
+        Err(ApiError::new(Code::Forbidden, text))
+    }
+}
+
 /// What was presented.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -93,6 +105,7 @@ fn application_scopes() -> ScopeSet {
         Scope::EndpointRead,
         Scope::EndpointWrite,
         Scope::EndpointSecret,
+        Scope::EndpointSecretWrite,
         Scope::MessageRead,
         Scope::AttemptRead,
         Scope::AttemptWrite,
@@ -103,8 +116,9 @@ fn application_scopes() -> ScopeSet {
 /// The capabilities of the portal (Svix's names) as scopes.
 fn capability_scopes(capability: &str) -> ScopeSet {
     match capability {
-        "ManageEndpoint" => ScopeSet::of(&[Scope::EndpointWrite, Scope::EndpointSecret]),
-        "ViewEndpointSecret" | "ManageEndpointSecret" => ScopeSet::of(&[Scope::EndpointSecret]),
+        "ManageEndpoint" => ScopeSet::of(&[Scope::EndpointWrite, Scope::EndpointSecret, Scope::EndpointSecretWrite]),
+        "ViewEndpointSecret" => ScopeSet::of(&[Scope::EndpointSecret]),
+        "ManageEndpointSecret" => ScopeSet::of(&[Scope::EndpointSecret, Scope::EndpointSecretWrite]),
         "CreateAttempts" => ScopeSet::of(&[Scope::AttemptWrite]),
         _ => ScopeSet::default(),
     }

@@ -24,10 +24,12 @@ scopes! {
     ApplicationWrite = "application:write",
     EndpointRead = "endpoint:read",
     EndpointWrite = "endpoint:write",
-    /// Reading and rotating signing secrets.
+    /// Reading signing secrets.
     EndpointSecret = "endpoint:secret",
+    /// Rotating signing secrets: who may look at one must not thereby cut off the receivers that verify with it.
+    EndpointSecretWrite = "endpoint:secret-write",
     MessageRead = "message:read",
-    /// Publishing, and deleting payloads.
+    /// Publishing, and deleting what was sent and answered.
     MessageWrite = "message:write",
     AttemptRead = "attempt:read",
     /// Resending, recovering, sending examples.
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn wildcards_give_a_noun_or_everything_and_nothing_else() {
         let endpoint = ScopeSet::parse(["endpoint:*"]).unwrap();
-        assert!(endpoint.contains(Scope::EndpointSecret) && endpoint.contains(Scope::EndpointRead));
+        assert!(endpoint.contains(Scope::EndpointSecretWrite) && endpoint.contains(Scope::EndpointRead));
         assert!(!endpoint.contains(Scope::EventTypeRead) && !endpoint.contains(Scope::MessageWrite));
         assert!(endpoint.is_within(ScopeSet::ALL) && !ScopeSet::ALL.is_within(endpoint));
         assert!(Scope::ALL.iter().all(|scope| ScopeSet::parse(["*"]).unwrap().contains(*scope)));

@@ -176,7 +176,7 @@ fn errors_of(route: &Route) -> Vec<(u16, &'static str)> {
         errors.extend([
             (408, "The body did not arrive in time"),
             (413, "The body is too large; nothing was stored"),
-            (415, "The body is not JSON by its Content-Type"),
+            (415, "The body is not JSON by its Content-Type, or has a Content-Encoding"),
         ]);
     }
     if route.method != http::Method::GET && route.access != Access::Public {

@@ -56,14 +56,17 @@ pub const CREATE: Operation = Operation {
 pub async fn create(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let input: ApiKeyIn = body::parse(&body)?;
-    let pending = match idempotency::begin(&call, &body).await? {
-        Begun::Replay(response) => return Ok(response),
-        Begun::Go(pending) => pending,
-    };
     let principal = call.principal()?;
+    // The answer holds the key: it is repeated only to who could make that key. What decides is in the request: the scopes
+    // named, which are checked first, or else those of the credential, which then belong to the request.
+    let mut request = body.to_vec();
     let scopes = match input.scopes {
         Some(names) => names,
-        None => names_of(principal.scopes),
+        None => {
+            let names = names_of(principal.scopes);
+            request.extend_from_slice(names.join(" ").as_bytes());
+            names
+        }
     };
     if scopes.is_empty() || scopes.len() > Scope::ALL.len() + 1 {
         return Err(ApiError::field("scopes", format!("{} scopes; name 1 to {}", scopes.len(), Scope::ALL.len() + 1)));
@@ -73,6 +76,10 @@ pub async fn create(call: Call) -> Answer {
         let text = "a key cannot be given scopes that the credential creating it lacks";
         return Err(ApiError::new(Code::Forbidden, text));
     }
+    let pending = match idempotency::begin(&call, &request).await? {
+        Begun::Replay(response) => return Ok(response),
+        Begun::Go(pending) => pending,
+    };
     let id: ApiKeyId = call.engine().new_id();
     let expires_at = input.expires_at.map(|at| at.0);
     if expires_at.is_some_and(|at| at <= call.now()) {

@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::{BODY_MAX, page};
 use crate::answer::{self, Answer};
+use crate::auth::Scope;
 use crate::body;
 use crate::call::Call;
 use crate::error::ApiError;
@@ -133,12 +134,14 @@ fn new_application(call: &Call, input: ApplicationIn, uid: Option<String>) -> Re
 /// Creates the application of a path part that is unknown so far, with that part as its uid.
 ///
 /// # Errors
-/// 404 if the part has the form of an id; 422 if the body names another uid. [`StoreError::Conflict`] when another request
+/// 404 if the part has the form of an id; 403 without the scope to create applications, whatever the route itself asks for;
+/// 422 if the body names another uid. [`StoreError::Conflict`] when another request
 /// was faster.
 pub(super) async fn create_at(call: &Call, part: &str, mut input: ApplicationIn, loc: &[&str]) -> Result<Application, ApiError> {
     if part.parse::<AppId>().is_ok() {
         return Err(ApiError::not_found("application", part));
     }
+    call.principal()?.require(Scope::ApplicationWrite)?;
     if let Patch::Value(uid) = std::mem::take(&mut input.uid)
         && uid.0 != part
     {

@@ -5,8 +5,7 @@ use bellwire_store::{AttemptFilter, StoreError};
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::message;
-use super::page;
+use super::{endpoint_action, message, page};
 use crate::answer::{self, Answer};
 use crate::call::Call;
 use crate::error::ApiError;
@@ -217,6 +216,7 @@ pub async fn resend(call: Call) -> Answer {
         Begun::Replay(response) => return Ok(response),
         Begun::Go(pending) => pending,
     };
+    endpoint_action::check_enabled(&endpoint)?;
     if message.payload.is_none() {
         let text = "the message's payload was deleted or has expired; it cannot be sent again";
         return Err(ApiError::invalid(&["path", "msg_id"], text, "value_error"));

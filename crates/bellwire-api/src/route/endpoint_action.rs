@@ -1,6 +1,6 @@
 //! What is done with an endpoint: count, recover, send an example.
 
-use bellwire_core::Timestamp;
+use bellwire_core::{Endpoint, Timestamp};
 use bellwire_store::{Task, TaskKind, TaskStatus};
 use http::StatusCode;
 
@@ -41,6 +41,18 @@ pub async fn stats(call: Call) -> Answer {
     answer::json(StatusCode::OK, &EndpointStats::from(counts))
 }
 
+/// Nothing is sent to a disabled endpoint, so nothing that asks for it is accepted.
+///
+/// # Errors
+/// 422.
+pub(super) fn check_enabled(endpoint: &Endpoint) -> Result<(), ApiError> {
+    if endpoint.disabled {
+        let text = "the endpoint is disabled; enable it first";
+        return Err(ApiError::invalid(&["path", "endpoint_id"], text, "value_error"));
+    }
+    Ok(())
+}
+
 pub const RECOVER: Operation = Operation {
     id: "v1.endpoint.recover",
     summary: "Send again what failed, or was missed while disabled, since a time; a background task",
@@ -59,6 +71,7 @@ pub async fn recover(call: Call) -> Answer {
         Begun::Replay(response) => return Ok(response),
         Begun::Go(pending) => pending,
     };
+    check_enabled(&endpoint)?;
     let now = call.now();
     let (since, until) = window(&call, &input, now)?;
     let task = Task {
@@ -109,6 +122,7 @@ pub async fn send_example(call: Call) -> Answer {
     let entry = call.entry().await?;
     let app = &entry.application;
     let endpoint = call.endpoint(app.id).await?;
+    check_enabled(&endpoint)?;
     let found = call.store().get_event_type(app.org, &input.event_type.0).await?.filter(|found| !found.archived);
     let event_type = found.ok_or_else(|| {
         ApiError::field(

@@ -12,7 +12,7 @@ pub struct ApiKeyIn {
     pub name: ApiKeyName,
     /// Such as `message:write`, `endpoint:*`; at most what the asking credential may do itself. Absent: the same as it.
     #[serde(default)]
-    #[schema(min_items = 1, max_items = 18)]
+    #[schema(min_items = 1, max_items = 19)]
     pub scopes: Option<Vec<String>>,
     /// Never, when absent.
     #[serde(default)]

@@ -213,3 +213,60 @@ async fn archived_event_types_are_refused_at_once_and_unknown_ones_taken() {
     h.delete("/api/v1/event-type/t?expunge=true").await.expect(204);
     assert_eq!(h.get("/api/v1/event-type?include_archived=true").await.expect(200)["data"], Value::Array(vec![]));
 }
+
+/// If it fails, who asks for a delivery to a disabled endpoint is told that it is on its way, and waits for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_accepted_for_a_disabled_endpoint() {
+    let h = Harness::start().await;
+    h.application("a").await;
+    let id = h.endpoint("a", "/ok").await;
+    let endpoint = format!("/api/v1/app/a/endpoint/{id}");
+    h.post("/api/v1/event-type", json!({ "name": "t", "description": "" })).await.expect(201);
+    let message = h.publish("a", "t").await;
+    h.receiver.wait("/ok", 1).await;
+    let since = h.engine.now().minus(std::time::Duration::from_secs(60)).to_string();
+    let (resend, recover) = (format!("/api/v1/app/a/msg/{message}/endpoint/{id}/resend"), format!("{endpoint}/recover"));
+    let cases = [
+        (&resend, json!({})),
+        (&recover, json!({ "since": since })),
+        (&format!("{endpoint}/send-example"), json!({ "eventType": "t" })),
+    ];
+    let once = |path: String, body: String| {
+        let h = &h;
+        async move { h.call(&h.key, "POST", &path, &[("idempotency-key", "once")], Some(&body)).await }
+    };
+    for path in [&resend, &recover] {
+        once(path.clone(), json!({ "since": since }).to_string()).await.expect(202);
+    }
+    h.patch(&endpoint, json!({ "disabled": true })).await.expect(200);
+    for (path, body) in &cases {
+        let refused = h.post(path, body.clone()).await.expect(422);
+        assert_eq!(refused["detail"][0]["loc"], json!(["path", "endpoint_id"]), "{path}");
+        assert_eq!(refused["detail"][0]["msg"], "the endpoint is disabled; enable it first", "{path}");
+    }
+    assert_eq!(h.get("/api/v1/app/a/msg").await.expect(200)["data"].as_array().unwrap().len(), 1, "an example was stored");
+    for path in [&resend, &recover] {
+        // What was done before is still answered as it was.
+        once(path.clone(), json!({ "since": since }).to_string()).await.expect(202);
+    }
+    h.patch(&endpoint, json!({ "disabled": false })).await.expect(200);
+    for (path, body) in &cases {
+        h.post(path, body.clone()).await.expect(202);
+    }
+}
+
+/// If it fails, who compresses requests is told that the JSON is broken, and looks for the fault in the wrong place.
+#[tokio::test]
+async fn compressed_bodies_are_refused_by_name() {
+    let h = Harness::start().await;
+    for encoding in ["gzip", "br", "identity, gzip", "GZIP"] {
+        let answer = h.call(&h.key, "POST", "/api/v1/app", &[("content-encoding", encoding)], Some("\u{1f}\u{8b}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (415, "unsupported_media_type"), "{encoding}");
+        let detail = text(&answer.json()["detail"]);
+        assert!(detail.contains(encoding) && detail.contains("Content-Encoding"), "{detail}");
+    }
+    for encoding in ["identity", "Identity", ""] {
+        let answer = h.call(&h.key, "POST", "/api/v1/app", &[("content-encoding", encoding)], Some(r#"{"name": "n"}"#)).await;
+        assert_eq!(answer.status, 201, "{encoding:?}");
+    }
+}

@@ -105,3 +105,18 @@ async fn keys_are_separate_by_path_and_failures_are_not_remembered() {
     let long = "k".repeat(513);
     assert_eq!(with_key(&h, "/api/v1/app", &long, &json!({ "name": "n" })).await.place(), ["header", "idempotency-key"]);
 }
+
+/// If it fails, a weak credential that knows or guesses an idempotency key is handed the strong API key made under it.
+#[tokio::test]
+async fn a_new_api_key_is_repeated_only_to_who_could_make_it() {
+    let h = Harness::start().await;
+    let weak = h.make_key(h.org, &["api-key:*"]).await;
+    for (number, body) in [json!({ "name": "k", "scopes": ["*"] }), json!({ "name": "k" })].iter().enumerate() {
+        let key = format!("k{number}");
+        let made = with_key(&h, "/api/v1/api-key", &key, body).await;
+        assert_eq!(made.status, 201);
+        assert_eq!(with_key(&h, "/api/v1/api-key", &key, body).await.body, made.body, "{body}");
+        let asked = h.call(&weak, "POST", "/api/v1/api-key", &[("idempotency-key", &key)], Some(&body.to_string())).await;
+        assert!(matches!(asked.status.as_u16(), 403 | 409), "{body} gave {asked:?}");
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bellwire_api::mint_app_jwt;
+use bellwire_core::{AppId, Secret};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, text};
+use crate::harness::{Harness, JWT_SECRET, text};
 
 async fn access(h: &Harness, body: Value) -> String {
     text(&h.post("/api/v1/auth/app-portal-access/a", body).await.expect(200)["token"])
@@ -34,6 +36,13 @@ async fn capabilities_bound_what_a_portal_token_does() {
     assert_eq!(status(&h, &read_only, "DELETE", &endpoint, None).await, 403);
     let secrets = access(&h, json!({ "capabilities": ["ViewEndpointSecret"] })).await;
     assert_eq!(status(&h, &secrets, "GET", &secret, None).await, 200);
+    let rotate = format!("{secret}/rotate");
+    assert_eq!(status(&h, &secrets, "POST", &rotate, Some("{}")).await, 403, "who may see the secret replaces it");
+    for capability in ["ManageEndpointSecret", "ManageEndpoint"] {
+        let manager = access(&h, json!({ "capabilities": [capability] })).await;
+        assert_eq!(status(&h, &manager, "GET", &secret, None).await, 200, "{capability}");
+        assert_eq!(status(&h, &manager, "POST", &rotate, Some("{}")).await, 204, "{capability}");
+    }
     let all = access(&h, json!({})).await;
     assert_eq!(status(&h, &all, "GET", &secret, None).await, 200);
     assert_eq!(status(&h, &all, "POST", "/api/v1/app/a/endpoint", Some(&new)).await, 201);
@@ -43,6 +52,27 @@ async fn capabilities_bound_what_a_portal_token_does() {
         let body = json!({ "eventType": "t", "payload": {} }).to_string();
         assert_eq!(status(&h, &all, method, path, Some(&body)).await, 403, "{method} {path}");
     }
+}
+
+/// If it fails, a customer deletes what the vendor keeps of its deliveries, such as the answers that show whose fault it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_applications_own_credentials_delete_no_content() {
+    let h = Harness::start().await;
+    let app: AppId = h.application("a").await.parse().unwrap();
+    h.endpoint("a", "/ok").await;
+    let message = h.publish("a", "t").await;
+    let attempts = format!("/api/v1/app/a/attempt/msg/{message}");
+    let listed = h.until(&attempts, |page| page["data"][0]["response"] == json!("thanks")).await;
+    let message = format!("/api/v1/app/a/msg/{message}");
+    let attempt = format!("{message}/attempt/{}", text(&listed["data"][0]["id"]));
+    let now = h.engine.now();
+    let bound = mint_app_jwt(&Secret::new(JWT_SECRET), h.org, app, now, now.plus(Duration::from_secs(60))).unwrap();
+    for token in [&access(&h, json!({})).await, bound.expose()] {
+        assert_eq!(status(&h, token, "GET", &attempt, None).await, 200);
+        assert_eq!(status(&h, token, "DELETE", &format!("{attempt}/content"), None).await, 403);
+        assert_eq!(status(&h, token, "DELETE", &format!("{message}/content"), None).await, 403);
+    }
+    assert_eq!(h.get(&attempt).await.expect(200)["response"], "thanks");
 }
 
 /// If it fails, a link that was taken back or has run out still opens the portal.

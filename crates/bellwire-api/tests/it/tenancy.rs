@@ -110,3 +110,27 @@ async fn every_route_holds_its_scope() {
     let same = h.call(&maker, "POST", "/api/v1/api-key", &[], Some(r#"{"name": "k"}"#)).await.expect(201);
     assert_eq!(same["scopes"], json!(["message:write", "api-key:read", "api-key:write"]));
 }
+
+/// If it fails, a key that was to publish or to hand out links only makes applications.
+#[tokio::test]
+async fn applications_are_created_with_the_scope_for_it_only() {
+    let h = Harness::start().await;
+    let publish = json!({ "eventType": "t", "payload": {}, "application": { "name": "n" } }).to_string();
+    let access = json!({ "application": { "name": "n" } }).to_string();
+    let cases = [
+        ("message:write", "/api/v1/app/new/msg", &publish, 202),
+        ("portal:write", "/api/v1/auth/app-portal-access/new2", &access, 200),
+    ];
+    for (scope, path, body, status) in cases {
+        let lacking = h.make_key(h.org, &[scope]).await;
+        let refused = h.call(&lacking, "POST", path, &[], Some(body)).await.expect(403);
+        assert!(text(&refused["detail"]).contains("application:write"), "{path} does not say which scope is missing");
+        assert_eq!(h.get("/api/v1/app?limit=1").await.expect(200)["data"], json!([]), "{path} made one all the same");
+        let both = h.make_key(h.org, &[scope, "application:write"]).await;
+        h.call(&both, "POST", path, &[], Some(body)).await.expect(status);
+        // It is there now, so nothing is created.
+        h.call(&lacking, "POST", path, &[], Some(body)).await.expect(status);
+        let uid = if scope == "message:write" { "new" } else { "new2" };
+        h.delete(&format!("/api/v1/app/{uid}")).await.expect(204);
+    }
+}
