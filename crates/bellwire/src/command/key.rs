@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use bellwire_core::time::parse_duration;
-use bellwire_core::{ApiKeyId, Clock as _, OrgId, SystemClock, Timestamp};
+use bellwire_core::{ApiKeyId, Clock as _, OrgId, SystemClock, Timestamp, limits};
 use bellwire_store::{ApiKeyRecord, Store, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -161,10 +161,30 @@ fn show_new(key: &str, id: &str, json: bool) -> anyhow::Result<Exit> {
 }
 
 async fn list_online(api: &Api, json: bool) -> anyhow::Result<Exit> {
-    let path = ["api-key"];
-    let answer = api.call(Call { method: "GET", path: &path, ..Call::default() }).await?;
-    let rows = answer.get("data").and_then(Value::as_array).cloned().unwrap_or_default();
+    let rows = every_row(async |iterator: Option<String>| {
+        let path = ["api-key"];
+        let mut query = vec![("limit", limits::PAGE_LIMIT_MAX.to_string())];
+        query.extend(iterator.map(|iterator| ("iterator", iterator)));
+        Ok::<_, anyhow::Error>(api.call(Call { method: "GET", path: &path, query, ..Call::default() }).await?)
+    })
+    .await?;
     show_list(&rows, json)
+}
+
+/// The rows of all pages: who looks for a key to revoke must see every one (there are at most 1,000).
+async fn every_row(mut page_after: impl AsyncFnMut(Option<String>) -> anyhow::Result<Value>) -> anyhow::Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = page_after(after.clone()).await?;
+        rows.extend(page.get("data").and_then(Value::as_array).into_iter().flatten().cloned());
+        if page.get("done").and_then(Value::as_bool) != Some(false) {
+            return Ok(rows);
+        }
+        let next = page.get("iterator").and_then(Value::as_str).map(str::to_owned);
+        anyhow::ensure!(next.is_some() && next != after, "the server says there are more keys, but not how to get them");
+        after = next;
+    }
 }
 
 /// In the form the API has it.
@@ -200,4 +220,33 @@ fn show_list(rows: &[Value], json: bool) -> anyhow::Result<Exit> {
         rows.iter().map(|row| columns.iter().map(|(_, field)| terminal::cell(row.get(*field).unwrap_or(&Value::Null))).collect());
     terminal::line(&terminal::table(&titles, cells))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn walk(pages: &[Value]) -> (anyhow::Result<Vec<Value>>, Vec<Option<String>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (mut asked, mut left) = (Vec::new(), pages.iter());
+        let rows = runtime.block_on(every_row(async |iterator: Option<String>| {
+            asked.push(iterator);
+            Ok(left.next().expect("more pages are asked for than there are").clone())
+        }));
+        (rows, asked)
+    }
+
+    /// Broken: a key that must be revoked is not in the list, and nothing says that there are more.
+    #[test]
+    fn a_list_through_a_server_holds_every_page() {
+        let page = |id: &str, done: bool| json!({ "data": [{ "id": id }], "iterator": id, "done": done });
+        let (rows, asked) = walk(&[page("c", false), page("b", false), page("a", true)]);
+        assert_eq!(rows.unwrap(), [json!({ "id": "c" }), json!({ "id": "b" }), json!({ "id": "a" })]);
+        assert_eq!(asked, [None, Some("c".to_owned()), Some("b".to_owned())]);
+        let (rows, _) = walk(&[json!({ "data": [], "iterator": null, "done": true })]);
+        assert!(rows.unwrap().is_empty());
+        let (stuck, _) = walk(&[page("c", false), page("c", false)]);
+        assert!(stuck.is_err(), "a server that never gets on is asked for ever, or believed to be done");
+    }
 }
