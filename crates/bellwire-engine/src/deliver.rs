@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bellwire_core::retry::parse_retry_after;
 use bellwire_core::{AttemptOutcome, Message, Timestamp};
+use bellwire_store::StoreError;
 use bytes::Bytes;
 
 use crate::Engine;
@@ -69,8 +70,9 @@ impl Engine {
 
     /// One attempt: from the job to its record.
     async fn run(&self, worker: &mut Worker, job: &Job) -> Feedback {
-        let Some(route) = self.route_of(job).await else {
-            return self.record(job, None, Done::Cancelled("the endpoint was deleted"));
+        let route = match self.route_of(job).await {
+            Ok(route) => route,
+            Err(why) => return self.record(job, None, Done::Cancelled(why)),
         };
         if route.endpoint.disabled {
             return self.record(job, Some(&route), Done::Cancelled("the endpoint is disabled"));
@@ -148,17 +150,22 @@ impl Engine {
         Feedback::Failed(duration)
     }
 
-    async fn route_of(&self, job: &Job) -> Option<Arc<Route>> {
+    /// The endpoint made ready, or why there is none.
+    async fn route_of(&self, job: &Job) -> Result<Arc<Route>, &'static str> {
         loop {
             if let Some(route) = self.routes.cached(job.endpoint) {
-                return Some(route);
+                return Ok(route);
             }
             match self.routes.load(&*self.store, job.endpoint, &self.config, &self.pools).await {
                 Ok(route) => {
                     if let Some(route) = &route {
                         self.queue.set_rates(&route.application, &route.endpoint);
                     }
-                    return route;
+                    return route.ok_or("the endpoint was deleted");
+                }
+                Err(error @ (StoreError::Corrupt(_) | StoreError::Cipher(_))) => {
+                    tracing::error!(endpoint.id = %job.endpoint, %error, "an endpoint cannot be read; its delivery is cancelled");
+                    return Err("the endpoint cannot be read");
                 }
                 Err(error) => self.wait_for_store("endpoint", &error).await,
             }
@@ -169,7 +176,7 @@ impl Engine {
         loop {
             match self.store.load_message(job.message).await {
                 Ok(message) => return message,
-                Err(bellwire_store::StoreError::Corrupt(detail)) => {
+                Err(StoreError::Corrupt(detail)) => {
                     // Never sign and send damaged bytes.
                     tracing::error!(message.id = %job.message, detail, "a stored message is damaged; its delivery is cancelled");
                     return None;
@@ -179,7 +186,7 @@ impl Engine {
         }
     }
 
-    async fn wait_for_store(&self, what: &'static str, error: &bellwire_store::StoreError) {
+    async fn wait_for_store(&self, what: &'static str, error: &StoreError) {
         tracing::warn!(what, %error, "the store does not answer; trying again");
         tokio::time::sleep(STORE_RETRY).await;
     }

@@ -36,6 +36,8 @@ impl Directory {
         let key = (org, Box::from(id_or_uid));
         if let Some(id) = self.by_name.get(&key)
             && let Some(entry) = self.by_id.get(&id)
+            // A name may have moved on while it was being cached.
+            && (entry.application.uid.as_deref() == Some(id_or_uid) || id_or_uid.parse() == Ok(entry.application.id))
         {
             return Ok(Some(entry));
         }
@@ -43,9 +45,7 @@ impl Directory {
         let Some(application) = store.find_application(org, id_or_uid).await? else { return Ok(None) };
         let id = application.id;
         let entry = self.load(store, application, generation).await?;
-        if self.generation.load(Ordering::Acquire) == generation {
-            self.by_name.insert(key, id);
-        }
+        self.by_name.insert(key, id);
         Ok(Some(entry))
     }
 
@@ -65,8 +65,10 @@ impl Directory {
         let id = application.id;
         let endpoints = store.endpoints_of(id).await?.into_iter().map(Arc::new).collect();
         let entry = Arc::new(AppEntry { application, endpoints });
-        if self.generation.load(Ordering::Acquire) == generation {
-            self.by_id.insert(id, entry.clone());
+        self.by_id.insert(id, entry.clone());
+        if self.generation.load(Ordering::Acquire) != generation {
+            // Read before a write that has happened since: good for this once, not to keep.
+            self.by_id.remove(&id);
         }
         Ok(entry)
     }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | ingest | `ingest.rs` | what is answered is durable |
 //! | fan out | `fan_out.rs` | decided once, before the message is stored, and stored with it |
-//! | queue | `queue.rs`, `scheduler/` | whatever is unfinished is in memory, or the store is known to have more |
+//! | queue | `queue.rs`, `retries.rs`, `scheduler/` | whatever is unfinished is in memory, or the store is known to have more |
 //! | sign | `sign.rs` | the signature covers the exact bytes sent, with every key valid now |
 //! | deliver | `deliver.rs`, `route.rs`, `pool.rs`, `transport/` | every job taken ends in exactly one record |
 //! | record | `record.rs` | an attempt and its next due time commit together |
@@ -27,6 +27,7 @@ mod queue;
 mod random;
 mod record;
 mod recover;
+mod retries;
 mod retry;
 mod route;
 pub mod scheduler;
@@ -128,9 +129,8 @@ impl Engine {
         tokio::spawn(operational::run(Arc::downgrade(&engine), events));
         tokio::spawn(retry::run_pump(engine.clone()));
         tokio::spawn(retry::run_timers(engine.clone()));
-        tokio::spawn(retry::resume_first_tries(engine.clone(), last_key));
+        tokio::spawn(retry::run_first_tries(engine.clone(), last_key));
         tokio::spawn(retry::run_retries(engine.clone()));
-        tokio::spawn(retry::run_overflow(engine.clone()));
         tokio::spawn(recover::resume_tasks(engine.clone()));
         tokio::spawn(maintenance::run_sweep(engine.clone()));
         tokio::spawn(maintenance::run_retention(engine.clone()));

@@ -1,23 +1,22 @@
 //! Between the store and the workers: what commits becomes jobs, jobs become running attempts.
 //! Invariant: whatever is unfinished is in memory here, or the store is known to have more (`overflow`, `watermark`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, Timestamp, Trigger, limits};
-use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueCursor, DueDelivery, NewMessage};
+use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, Timestamp, Trigger};
+use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueDelivery, NewMessage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Engine;
+use crate::retries::{LoadRetries, Retries, retry_job};
 use crate::scheduler::{Enqueued, Feedback, Instant, Job, Scheduler, SchedulerLimits};
 
 /// Deliveries to quick endpoints that may wait before ingest is held back: some tens of milliseconds of work.
 const BACKLOG_MAX: usize = 512;
-/// Retries kept in memory, waiting or queued; later ones stay in the store.
-pub const RETRIES_IN_MEMORY_MAX: usize = 131_072;
 
 pub struct Queue {
     scheduler: Mutex<Scheduler>,
@@ -34,27 +33,11 @@ pub struct Queue {
     started: std::time::Instant,
 }
 
-/// Retries waiting for their time, by due time, up to the watermark; the store has the later ones.
-struct Retries {
-    waiting: BTreeMap<DueCursor, Job>,
-    /// Every retry in memory: waiting (with its due time), queued or running (without).
-    known: HashMap<(MessageId, EndpointId), Option<DueCursor>>,
-    /// Retries due up to here are in memory.
-    watermark: Timestamp,
-    /// Something due before the watermark was left in the store for want of room.
-    is_rewind_wanted: bool,
-}
-
 impl Queue {
     pub fn new(limits: SchedulerLimits) -> Self {
         Self {
             scheduler: Mutex::new(Scheduler::new(limits)),
-            retries: Mutex::new(Retries {
-                waiting: BTreeMap::new(),
-                known: HashMap::new(),
-                watermark: Timestamp(i64::MIN),
-                is_rewind_wanted: false,
-            }),
+            retries: Mutex::new(Retries::new()),
             queued_quick: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             work: Notify::new(),
@@ -78,7 +61,7 @@ impl Queue {
         let scheduler = self.scheduler.lock();
         let (queued, quick, in_flight) = (scheduler.queued(), scheduler.queued_quick(), scheduler.in_flight());
         drop(scheduler);
-        (queued, quick, in_flight, self.retries.lock().waiting.len())
+        (queued, quick, in_flight, self.retries.lock().waiting())
     }
 
     /// Waits while deliveries to quick endpoints are behind and this application is among those who make it so, at most `max`.
@@ -174,62 +157,22 @@ impl Queue {
 
     /// A retry whose row is durable: kept if it is due before the watermark, else the store hands it out in time.
     pub fn offer_retry(&self, delivery: &DueDelivery) {
-        let mut retries = self.retries.lock();
-        if delivery.due_at > retries.watermark {
-            return;
-        }
-        if retries.known.len() >= RETRIES_IN_MEMORY_MAX {
-            retries.is_rewind_wanted = true;
-            return;
-        }
-        let is_first = retries.insert(delivery);
-        drop(retries);
-        if is_first {
+        if self.retries.lock().offer(delivery) {
             self.retry_changed.notify_one();
         }
     }
 
     /// A manual try asked for now: takes the place of a waiting retry of the same delivery.
     pub fn offer_manual(&self, delivery: &DueDelivery) {
-        let mut retries = self.retries.lock();
-        if let Some(Some(cursor)) = retries.known.get(&(delivery.message, delivery.endpoint)).copied() {
-            retries.waiting.remove(&cursor);
-        }
-        retries.known.insert((delivery.message, delivery.endpoint), None);
-        drop(retries);
+        self.retries.lock().begin_manual(delivery);
         self.with(|scheduler| scheduler.enqueue(retry_job(delivery)));
         self.work.notify_one();
     }
 
-    /// Moves retries that are due into the scheduler. Returns when the next one in memory is due, and what to load from
-    /// the store if anything: (everything from the beginning, up to).
+    /// Moves retries that are due into the scheduler. Returns when the next one in memory is due, and up to when to read from
+    /// the store if it is time to.
     pub fn release_due(&self, now: Timestamp) -> (Option<Timestamp>, Option<LoadRetries>) {
-        let mut retries = self.retries.lock();
-        let mut due = Vec::new();
-        while let Some(entry) = retries.waiting.first_entry() {
-            if entry.key().due_at > now {
-                break;
-            }
-            let (_, job) = entry.remove_entry();
-            retries.known.insert((job.message, job.endpoint), None);
-            due.push(job);
-        }
-        let next = retries.waiting.first_key_value().map(|(cursor, _)| cursor.due_at);
-        let horizon = now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS));
-        let is_room = retries.known.len() < RETRIES_IN_MEMORY_MAX / 2;
-        let load = if is_room && retries.is_rewind_wanted {
-            retries.is_rewind_wanted = false;
-            Some(LoadRetries { until: horizon })
-        } else if is_room && retries.watermark < now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS / 2)) {
-            Some(LoadRetries { until: horizon })
-        } else {
-            None
-        };
-        if load.is_some() {
-            // From now on what commits with an earlier due time comes to memory by itself.
-            retries.watermark = retries.watermark.max(horizon);
-        }
-        drop(retries);
+        let (due, next, load) = self.retries.lock().release_due(now);
         if !due.is_empty() {
             self.with(|scheduler| {
                 for job in due {
@@ -241,54 +184,18 @@ impl Queue {
         (next, load)
     }
 
-    /// A page read from the store. False once memory is full: the rest is read when there is room.
-    pub fn take_loaded_retries(&self, page: &[DueDelivery]) -> bool {
-        let mut retries = self.retries.lock();
-        for delivery in page {
-            if retries.known.len() >= RETRIES_IN_MEMORY_MAX {
-                retries.is_rewind_wanted = true;
-                return false;
-            }
-            if !retries.known.contains_key(&(delivery.message, delivery.endpoint)) {
-                retries.insert(delivery);
-            }
-        }
-        true
+    /// A page read from the store.
+    pub fn take_loaded_retries(&self, page: &[DueDelivery]) {
+        self.retries.lock().take_loaded(page);
     }
-}
 
-/// Read the retries due up to `until` from the store.
-pub struct LoadRetries {
-    pub until: Timestamp,
-}
-
-impl Retries {
-    /// Whether it is now the next one due.
-    fn insert(&mut self, delivery: &DueDelivery) -> bool {
-        let cursor = DueCursor { due_at: delivery.due_at, message: delivery.message, endpoint: delivery.endpoint };
-        if let Some(Some(old)) = self.known.insert((delivery.message, delivery.endpoint), Some(cursor)) {
-            self.waiting.remove(&old);
-        }
-        self.waiting.insert(cursor, retry_job(delivery));
-        self.waiting.first_key_value().is_some_and(|(first, _)| *first == cursor)
+    pub fn end_load(&self) {
+        self.retries.lock().end_load();
     }
 }
 
 fn first_try(message: MessageId, endpoint: EndpointId, app: AppId, content: Option<Arc<NewMessage>>) -> Job {
     Job { message, endpoint, app, tries: 0, trigger: Trigger::Scheduled, resume_at: None, is_first_try: true, content }
-}
-
-fn retry_job(delivery: &DueDelivery) -> Job {
-    Job {
-        message: delivery.message,
-        endpoint: delivery.endpoint,
-        app: delivery.app,
-        tries: delivery.tries,
-        trigger: delivery.trigger,
-        resume_at: delivery.resume_at,
-        is_first_try: false,
-        content: None,
-    }
 }
 
 /// Told of commits by the store's writer thread. Holds the engine weakly: the engine holds the store.
@@ -337,11 +244,14 @@ impl CommitSink for Sink {
         engine.queue.with(|scheduler| {
             let was_full = scheduler.is_full();
             scheduler.recorded(attempts.len());
+            for record in attempts.iter().filter(|record| record.is_first_try) {
+                scheduler.recorded_first_try(record.endpoint, record.message);
+            }
             starts = was_full && scheduler.queued() > 0;
         });
         for record in attempts {
-            if !record.is_first_try {
-                engine.queue.retries.lock().known.remove(&(record.message, record.endpoint));
+            if !record.is_first_try && engine.queue.retries.lock().settle(record.message, record.endpoint) {
+                engine.queue.retry_changed.notify_one();
             }
             if let DeliveryNext::RetryAt { at, tries } = record.next {
                 engine.queue.offer_retry(&DueDelivery {

@@ -2,11 +2,12 @@
 //! and its next due time commit together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellwire_core::{
     ApplicationKind, Attempt, AttemptOutcome, AttemptStatus, EndpointHealth, IdKind, RetryVerdict, Timestamp, Trigger,
 };
-use bellwire_store::{AttemptRecord, DeliveryNext};
+use bellwire_store::{AttemptRecord, DeliveryNext, StoreError};
 use serde_json::json;
 
 use crate::route::Route;
@@ -31,6 +32,19 @@ pub enum Done {
 
 /// After this many failed tries of one delivery `message.attempt.failing` is sent.
 const FAILING_AFTER_TRIES: u32 = 4;
+
+/// Why an endpoint is disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disable {
+    /// It answered 410.
+    Gone,
+    /// It did nothing but fail for as long as is allowed.
+    OnlyFailed,
+}
+
+/// A store that cannot take an endpoint's health (a full disk) is asked again this often, with this pause.
+const HEALTH_TRIES: u32 = 60;
+const HEALTH_PAUSE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Judges and records; what the scheduler should learn of a job that was not sent.
@@ -123,7 +137,7 @@ impl Engine {
         match next {
             DeliveryNext::Delivered => {
                 if route.note_success() {
-                    self.save_health(route, EndpointHealth { failing_since: None }, None, now);
+                    self.save_health(route, None, now);
                 }
                 if job.tries >= failing_after {
                     self.emit_attempt("message.attempt.recovered", route, attempt);
@@ -141,43 +155,67 @@ impl Engine {
         if is_ours {
             return;
         }
-        if route.note_failure(now) {
-            self.save_health(route, EndpointHealth { failing_since: Some(now) }, None, now);
-        }
+        let is_first = route.note_failure(now);
         let since = route.failing_since().unwrap_or(now);
-        let health = EndpointHealth { failing_since: Some(since) };
+        let is_over = self.config.disable_after.is_some_and(|limit| now.since(since) >= limit);
         if verdict == RetryVerdict::Gone {
-            self.save_health(route, health, Some("it answered 410 Gone"), now);
-        } else if self.config.disable_after.is_some_and(|limit| now.since(since) >= limit && job.trigger == Trigger::Scheduled) {
-            self.save_health(route, health, Some("it did nothing but fail"), now);
+            self.save_health(route, Some(Disable::Gone), now);
+        } else if is_over && job.trigger == Trigger::Scheduled {
+            self.save_health(route, Some(Disable::OnlyFailed), now);
+        } else if is_first {
+            self.save_health(route, None, now);
         }
     }
 
-    /// Stores health in the background; disables the endpoint if there is a reason to.
-    fn save_health(&self, route: &Arc<Route>, health: EndpointHealth, disable: Option<&'static str>, now: Timestamp) {
+    /// Stores the endpoint's health as it is when its turn comes, in the background; disables it if there is a reason to.
+    fn save_health(&self, route: &Arc<Route>, disable: Option<Disable>, now: Timestamp) {
         let (Some(engine), route) = (self.this.upgrade(), route.clone()) else { return };
         self.runtime.spawn(async move {
-            let id = route.endpoint.id;
-            match engine.store.set_endpoint_health(id, health, disable.is_some(), now).await {
-                Ok(true) => {
-                    let reason = disable.unwrap_or_default();
-                    tracing::warn!(endpoint.id = %id, app.id = %route.application.id, reason, "endpoint disabled");
-                    engine.endpoint_changed(route.application.id, id);
-                    engine.metrics.endpoints_disabled.inc();
-                    let data = json!({
-                        "appId": route.application.id,
-                        "appUid": route.application.uid,
-                        "endpointId": id,
-                        "endpointUid": route.endpoint.uid,
-                        "failSince": health.failing_since.unwrap_or(now).to_string(),
-                        "trigger": if reason.contains("410") { "gone" } else { "failing" },
-                    });
-                    engine.emit_for(&route, "endpoint.disabled", data);
+            let _turn = route.health.lock().await;
+            for _ in 0..HEALTH_TRIES {
+                match engine.try_save_health(&route, disable, now).await {
+                    Ok(()) | Err(StoreError::Closed) => return,
+                    Err(error) => {
+                        tracing::warn!(endpoint.id = %route.endpoint.id, %error, "endpoint health not stored; trying again")
+                    }
                 }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(endpoint.id = %id, %error, "endpoint health not stored"),
+                engine.sleep(HEALTH_PAUSE).await;
             }
         });
+    }
+
+    async fn try_save_health(&self, route: &Route, mut disable: Option<Disable>, now: Timestamp) -> Result<(), StoreError> {
+        let (app, endpoint) = (&route.application, &route.endpoint);
+        if let (Some(Disable::OnlyFailed), Some(since)) = (disable, route.failing_since()) {
+            // The record has the last word: a success that this route did not see (it was replaced meanwhile, or its end of
+            // failing could not be stored) is one. Counters are by the minute: the one in which failing began does not count.
+            let counts = self.store.count_deliveries(endpoint.id, Some(since.plus(Duration::from_secs(60))), None).await?;
+            if counts.success > 0 {
+                route.note_success();
+                disable = None;
+            }
+        }
+        let failing_since = route.failing_since();
+        let is_disabled_now =
+            self.store.set_endpoint_health(endpoint.id, EndpointHealth { failing_since }, disable.is_some(), now).await?;
+        if let (true, Some(disable)) = (is_disabled_now, disable) {
+            tracing::warn!(endpoint.id = %endpoint.id, app.id = %app.id, reason = ?disable, "endpoint disabled");
+            self.endpoint_changed(app.id, endpoint.id);
+            self.metrics.endpoints_disabled.inc();
+            let data = json!({
+                "appId": app.id,
+                "appUid": app.uid,
+                "endpointId": endpoint.id,
+                "endpointUid": endpoint.uid,
+                "failSince": failing_since.unwrap_or(now).to_string(),
+                "trigger": match disable {
+                    Disable::Gone => "gone",
+                    Disable::OnlyFailed => "failing",
+                },
+            });
+            self.emit_for(route, "endpoint.disabled", data);
+        }
+        Ok(())
     }
 
     fn emit_attempt(&self, event_type: &'static str, route: &Route, attempt: &Attempt) {

@@ -9,7 +9,7 @@ use bellwire_core::{EndpointId, IdKind, MessageId};
 use bellwire_store::{DueCursor, StoreError};
 
 use crate::Engine;
-use crate::queue::LoadRetries;
+use crate::retries::LoadRetries;
 
 /// Rows read from the store at a time.
 const PAGE: usize = 2_048;
@@ -48,6 +48,7 @@ pub async fn run_retries(engine: Arc<Engine>) {
         let (next, load) = engine.queue.release_due(now);
         if let Some(load) = load {
             load_retries(&engine, load).await;
+            engine.queue.end_load();
             continue;
         }
         let sleep = next.map_or(TICK, |at| at.since(now)).clamp(Duration::from_millis(1), TICK);
@@ -63,7 +64,8 @@ async fn load_retries(engine: &Engine, load: LoadRetries) {
                 let Some(last) = page.last() else { return };
                 after = Some(DueCursor { due_at: last.due_at, message: last.message, endpoint: last.endpoint });
                 let is_last = page.len() < PAGE;
-                if !engine.queue.take_loaded_retries(&page) || is_last {
+                engine.queue.take_loaded_retries(&page);
+                if is_last {
                     return;
                 }
                 // The first ones may start while the rest is read.
@@ -82,7 +84,7 @@ async fn load_retries(engine: &Engine, load: LoadRetries) {
 }
 
 /// First tries that were outstanding when the process last ended: all messages up to `last`.
-pub async fn resume_first_tries(engine: Arc<Engine>, last: i64) {
+async fn resume_first_tries(engine: &Engine, last: i64) {
     let mut after = None;
     let mut resumed = 0usize;
     loop {
@@ -99,7 +101,7 @@ pub async fn resume_first_tries(engine: Arc<Engine>, last: i64) {
                 }
             }
             Err(error) => {
-                if is_closing(&engine, &error) {
+                if is_closing(engine, &error) {
                     return;
                 }
                 tracing::warn!(%error, "queued deliveries could not be read from the store; trying again");
@@ -112,8 +114,9 @@ pub async fn resume_first_tries(engine: Arc<Engine>, last: i64) {
     }
 }
 
-/// First tries that did not fit into memory, once they do.
-pub async fn run_overflow(engine: Arc<Engine>) {
+/// First tries from the store: those outstanding at the start, then those that did not fit into memory, once they do.
+pub async fn run_first_tries(engine: Arc<Engine>, last: i64) {
+    resume_first_tries(&engine, last).await;
     while !engine.is_stopping() {
         match engine.queue.begin_read_back() {
             Some((endpoint, _, from, known)) => read_back(&engine, endpoint, from, known).await,

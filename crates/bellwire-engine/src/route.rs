@@ -26,6 +26,8 @@ pub struct Route {
     signers: Vec<(Signer, Option<Timestamp>)>,
     /// Milliseconds; 0: not failing.
     failing_since: AtomicI64,
+    /// Health is written by one at a time, so that the last write says what is true last.
+    pub health: tokio::sync::Mutex<()>,
 }
 
 pub struct Destination {
@@ -56,6 +58,7 @@ impl Route {
             url: Arc::from(endpoint.url.as_str()),
             destination,
             signers,
+            health: tokio::sync::Mutex::new(()),
             failing_since: AtomicI64::new(endpoint.health.failing_since.map_or(0, |at| at.as_millis())),
             application,
             endpoint,
@@ -121,8 +124,10 @@ impl Routes {
         let generation = self.generation.load(Ordering::Acquire);
         let Some((application, endpoint)) = store.endpoint_for_delivery(id).await? else { return Ok(None) };
         let route = Arc::new(Route::new(application, endpoint, config, pools));
-        if self.generation.load(Ordering::Acquire) == generation {
-            self.cache.insert(id, route.clone());
+        self.cache.insert(id, route.clone());
+        if self.generation.load(Ordering::Acquire) != generation {
+            // Read before a write that has happened since: good for this once, not to keep.
+            self.cache.remove(&id);
         }
         Ok(Some(route))
     }

@@ -1,6 +1,6 @@
 //! One endpoint's queue: two lanes, an adaptive window, a pause after overload, a token bucket.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use std::sync::Arc;
@@ -80,6 +80,8 @@ pub struct EndpointQueue {
     pub is_overflowing: bool,
     /// The earliest message left to the store since reading back last began.
     pub overflow_from: Option<MessageId>,
+    /// First tries that run, or are not recorded yet, since the overflow began: the store still has their rows.
+    pub running: HashSet<MessageId>,
     window: f32,
     window_max: f32,
     /// Doubling until the first sign of load.
@@ -117,6 +119,7 @@ impl EndpointQueue {
             progress_at: Duration::ZERO,
             is_overflowing: false,
             overflow_from: None,
+            running: HashSet::new(),
             window: WINDOW_START.min(window_max),
             window_max,
             is_ramping: true,
@@ -263,6 +266,7 @@ impl EndpointQueue {
             && !self.is_offered
             && self.paused_until <= now
             && self.failures == 0
+            && self.bucket.is_none()
     }
 }
 

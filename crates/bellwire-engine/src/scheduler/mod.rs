@@ -14,6 +14,7 @@ mod endpoint;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,10 @@ pub struct Job {
     /// The message, while it is in memory; else it is read from the store when the job runs.
     pub content: Option<Arc<NewMessage>>,
 }
+
+/// First tries that every endpoint may have in memory even when the limit of all together is reached: however many dead
+/// endpoints fill it, the others go on.
+const FIRST_TRIES_RESERVED: usize = 1_024;
 
 /// Limits of the scheduler; see `bellwire_core::limits` for the reasons of the defaults.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +77,7 @@ pub struct Scheduler {
     /// Endpoints waiting for a time: paused, or out of tokens.
     timers: BTreeSet<(Instant, EndpointId)>,
     overflowing: BTreeSet<EndpointId>,
+    read_back_last: Option<EndpointId>,
     /// Answered but not yet recorded. Below zero for a moment when the store is quicker to record an attempt than its worker
     /// is to say that it has ended.
     unrecorded: isize,
@@ -90,6 +96,7 @@ impl Scheduler {
             slow: Lane::default(),
             timers: BTreeSet::new(),
             overflowing: BTreeSet::new(),
+            read_back_last: None,
             unrecorded: 0,
             queued: 0,
             backlog: Backlog::default(),
@@ -119,7 +126,8 @@ impl Scheduler {
         let queue = self.queue_of(job.app, id);
         let is_slow = queue.is_slow;
         if job.is_first_try {
-            if is_full || queue.first.len() >= endpoint_queue_max {
+            let is_reserved = queue.first.len() < FIRST_TRIES_RESERVED.min(endpoint_queue_max);
+            if queue.first.len() >= endpoint_queue_max || (is_full && !is_reserved) {
                 queue.is_overflowing = true;
                 let from = queue.overflow_from.get_or_insert(job.message);
                 *from = (*from).min(job.message);
@@ -159,7 +167,7 @@ impl Scheduler {
             }
             self.offer(id);
         }
-        while self.in_flight() < self.limits.in_flight_max {
+        while self.in_flight() < self.room_for_quick() {
             let Some(id) = self.quick.next() else { break };
             self.start(id, now, out);
         }
@@ -193,6 +201,15 @@ impl Scheduler {
         self.unrecorded -= isize::try_from(count).unwrap_or(isize::MAX);
     }
 
+    /// A first try is durable: its row is gone from the store, so reading back will not meet it.
+    pub fn recorded_first_try(&mut self, endpoint: EndpointId, message: MessageId) {
+        if !self.overflowing.is_empty()
+            && let Some(queue) = self.endpoints.get_mut(&endpoint)
+        {
+            queue.running.remove(&message);
+        }
+    }
+
     /// Endpoints that have attempts running and have not answered any for a second go to the slow lane without waiting for
     /// the end. Called a few times a second.
     pub fn tick(&mut self, now: Instant) {
@@ -206,9 +223,17 @@ impl Scheduler {
         }
     }
 
-    /// No attempt more may start until one is recorded.
+    /// No attempt more of a quick endpoint may start until one is recorded.
     pub fn is_full(&self) -> bool {
-        self.in_flight() >= self.limits.in_flight_max
+        self.in_flight() >= self.room_for_quick()
+    }
+
+    /// A quarter of all attempts in flight is not for those that fill the quick lane: endpoints that have begun to hang, and
+    /// are not known to yet, must leave some room for when they are.
+    fn room_for_quick(&self) -> usize {
+        let max = self.limits.in_flight_max;
+        let reserve = max / 4;
+        if self.quick.in_flight >= max - reserve { (max - reserve).max(1) } else { max }
     }
 
     /// Attempts per second of an endpoint, and of all endpoints of its application together; `None`: unlimited.
@@ -230,12 +255,14 @@ impl Scheduler {
     /// of those are in memory already. The caller reads, hands them in by [`Scheduler::enqueue_loaded`], and then calls
     /// [`Scheduler::end_read_back`].
     pub fn begin_read_back(&mut self) -> Option<(EndpointId, AppId, MessageId, HashSet<MessageId>)> {
-        if self.queued >= self.limits.queue_max / 2 {
-            return None;
-        }
-        let half = self.limits.endpoint_queue_max / 2;
-        let is_ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= half);
-        let id = *self.overflowing.iter().find(is_ready)?;
+        let is_crowded = self.queued >= self.limits.queue_max / 2;
+        let most = if is_crowded { FIRST_TRIES_RESERVED } else { usize::MAX }.min(self.limits.endpoint_queue_max);
+        let is_ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= most / 2);
+        // In turn, beginning after the one served last.
+        let after = self.read_back_last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.overflowing.range((after, Bound::Unbounded));
+        let id = *rest.find(is_ready).or_else(|| self.overflowing.iter().find(is_ready))?;
+        self.read_back_last = Some(id);
         let Some(queue) = self.endpoints.get_mut(&id) else {
             self.overflowing.remove(&id);
             return None;
@@ -245,7 +272,8 @@ impl Scheduler {
             self.overflowing.remove(&id);
             return None;
         };
-        let known = queue.first.iter().map(|first| first.message).filter(|message| *message >= from).collect();
+        let queued = queue.first.iter().map(|first| first.message);
+        let known = queued.chain(queue.running.iter().copied()).filter(|message| *message >= from).collect();
         Some((id, queue.app, from, known))
     }
 
@@ -256,6 +284,7 @@ impl Scheduler {
             && queue.overflow_from.is_none()
         {
             queue.is_overflowing = false;
+            queue.running.clear();
             self.overflowing.remove(&id);
         }
     }
@@ -290,6 +319,8 @@ impl Scheduler {
         match room {
             Room::Now => {}
             Room::At(at) => {
+                // First come, first served among those that wait for the same moment.
+                let at = at + Duration::from_nanos(self.timers.len() as u64);
                 queue.timer = Some(at);
                 self.timers.insert((at, id));
                 return;
@@ -310,6 +341,9 @@ impl Scheduler {
         } else {
             self.quick.in_flight += 1;
             self.backlog.remove(queue.app, 1);
+        }
+        if queue.is_overflowing && job.is_first_try {
+            queue.running.insert(job.message);
         }
         self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(job.content.as_ref()));
         out.push(job);

@@ -126,8 +126,11 @@ fn hanging_endpoints_leave_half_of_the_room_to_quick_ones() {
         }
     }
     let hanging = poll(&mut s, 0);
-    assert_eq!(hanging.len(), 16);
+    assert_eq!(hanging.len(), 12, "a quarter of the room is kept from those that may be about to hang");
+    s.enqueue(job(3, 98, 4_000));
+    assert!(poll(&mut s, 900).is_empty());
     s.tick(Duration::from_millis(1_500));
+    assert!(poll(&mut s, 1_500).iter().any(|j| j.endpoint == endpoint(98)), "as soon as they are known to hang, others start");
     // The slow lane is over its share: its ends give room to quick endpoints only.
     s.enqueue(job(2, 99, 5_000));
     for j in hanging.iter().take(4) {
