@@ -84,7 +84,8 @@ pub trait AttemptStore {
         message: MessageId,
         page: PageQuery<EndpointId>,
     ) -> Result<Page<AttemptedEndpoint>>;
-    /// Finished ones from the rolled-up counters of the window (to the minute), unfinished ones as they stand now.
+    /// Finished ones that finished in the window (rolled-up counters), and those unfinished now whose message was made in it.
+    /// To the minute: the minutes of both bounds belong to the window.
     async fn count_deliveries(
         &self,
         endpoint: EndpointId,

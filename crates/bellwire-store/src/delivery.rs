@@ -97,6 +97,7 @@ pub trait DeliveryStore {
         now: Timestamp,
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<DueDelivery>>;
-    /// Unfinished deliveries: (first tries outstanding, retries waiting). Approximate on a large store is fine.
+    /// Unfinished deliveries: (first tries outstanding, retries waiting). Approximate on a large store is fine: a fan-out may
+    /// count whole until the first try of its last endpoint is recorded.
     async fn count_unfinished(&self) -> Result<(u64, u64)>;
 }

@@ -256,3 +256,23 @@ async fn ids_made_by_the_engine_continue_above_what_the_store_holds() {
     let next: bellwire_core::MessageId = app.engine.new_id();
     assert!(next.key() > message.key());
 }
+
+#[tokio::test]
+async fn a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery() {
+    let mut config = test_config();
+    config.request_timeout = Duration::from_millis(700);
+    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.script("/", [Reply::Hang]);
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for("/", 1).await;
+    app.engine.resend(application.id, message, endpoint.id, None).await.unwrap();
+    receiver.wait_for("/", 2).await;
+    wait_until(|| async { app.attempts(&application, message).await.len() == 2 }).await;
+    app.drain().await;
+    let mut attempts = app.attempts(&application, message).await;
+    attempts.sort_by_key(|(_, code)| *code);
+    assert_eq!(attempts, [(AttemptStatus::Fail, 0), (AttemptStatus::Success, 200)], "no retry follows a success");
+    assert_eq!(receiver.received("/").len(), 2);
+}

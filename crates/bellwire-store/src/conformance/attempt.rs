@@ -265,6 +265,55 @@ pub async fn attempted_lists_page(w: World) {
     .await;
 }
 
+/// Filters that leave few rows of many, and attempts that come in another order than their messages.
+pub async fn attempted_messages_are_found_whatever_is_left_out(w: World) {
+    let app = w.new_application().await.id;
+    let [endpoint, other] = [w.new_endpoint(app).await.id, w.new_endpoint(app).await.id];
+    let mut messages = Vec::new();
+    for n in 0..24 {
+        w.pass(20 * HOUR);
+        let event_type = if n % 6 == 0 { "rare" } else { "common" };
+        let message = Message { event_type: event_type.to_owned(), ..w.message(app) };
+        w.accept(message.clone(), &[endpoint, other]).await.unwrap();
+        messages.push(message);
+    }
+    // The first half is tried late, newest first, some of it more than once; of the rest, every third waits or has failed.
+    let exhausted = || DeliveryNext::Exhausted { tries: 1 };
+    for message in messages[..12].iter().rev() {
+        w.record(message, endpoint, 500, exhausted(), true).await;
+    }
+    for message in messages[..12].iter().step_by(2) {
+        w.record(message, endpoint, 200, DeliveryNext::Delivered, false).await;
+    }
+    for message in messages[12..].iter().step_by(3) {
+        w.record(message, endpoint, 500, exhausted(), true).await;
+    }
+    let ids = |is_wanted: &dyn Fn(usize) -> bool| -> Vec<MessageId> {
+        (0..24).filter(|n| is_wanted(*n)).map(|n| messages[n].id).collect()
+    };
+    let rare = MessageFilter { event_types: vec!["rare".to_owned()], ..Default::default() };
+    let bounds =
+        MessageFilter { after: Some(messages[3].created_at), before: Some(messages[20].created_at), ..Default::default() };
+    let is_failed = |n: usize| if n < 12 { n % 2 == 1 } else { n % 3 == 0 };
+    for (expected, status, filter) in [
+        (ids(&|_| true), None, MessageFilter::default()),
+        (ids(&|n| n % 6 == 0), None, rare.clone()),
+        (ids(&|n| n > 3 && n < 20), None, bounds.clone()),
+        (ids(&|n| n < 12 && n % 2 == 0), Some(AttemptStatus::Success), MessageFilter::default()),
+        (ids(&|n| n < 12 && n % 6 == 0), Some(AttemptStatus::Success), rare),
+        (ids(&is_failed), Some(AttemptStatus::Fail), MessageFilter::default()),
+        (ids(&|n| n > 3 && n < 20 && is_failed(n)), Some(AttemptStatus::Fail), bounds),
+        (ids(&|n| n >= 12 && n % 3 != 0), Some(AttemptStatus::Pending), MessageFilter::default()),
+    ] {
+        walk(
+            &expected,
+            |row: &AttemptedMessage| row.message.id,
+            async |query| w.store.list_attempted_messages(app, endpoint, status, filter.clone(), query, false).await.unwrap(),
+        )
+        .await;
+    }
+}
+
 pub async fn counters_count_every_delivery_once(w: World) {
     let app = w.new_application().await.id;
     let endpoint: Endpoint = w.new_endpoint(app).await;
@@ -295,12 +344,22 @@ pub async fn counters_count_every_delivery_once(w: World) {
         w.record(&messages[message], endpoint, status, next, false).await;
     }
     assert_eq!(count().await, counts(4, 1, 0, 0));
-    // By time of ending, to the minute; what is unfinished is counted as it stands.
+    // By time of ending, to the minute; what is unfinished by the time its message was made.
     let middle = start.plus(5 * HOUR);
     let early = w.store.count_deliveries(endpoint, Some(start), Some(middle)).await.unwrap();
     assert_eq!(early, counts(1, 1, 0, 0));
     let late = w.store.count_deliveries(endpoint, Some(middle), None).await.unwrap();
-    assert_eq!(late, counts(3, 1, 0, 0));
+    assert_eq!(late, counts(3, 0, 0, 0), "messages made before the window do not wait in it");
     let never = w.store.count_deliveries(endpoint, Some(w.now().plus(Duration::from_secs(600))), None).await.unwrap();
-    assert_eq!(never, counts(0, 1, 0, 0));
+    assert_eq!(never, counts(0, 0, 0, 0));
+    w.publish(app, &[endpoint]).await;
+    let waiting = w.publish(app, &[endpoint]).await;
+    w.record(&waiting, endpoint, 500, retry(), true).await;
+    let late = w.store.count_deliveries(endpoint, Some(middle), None).await.unwrap();
+    assert_eq!(late, counts(3, 2, 0, 0));
+    let early = w.store.count_deliveries(endpoint, None, Some(middle)).await.unwrap();
+    assert_eq!(early, counts(1, 1, 0, 0));
+    let minute = w.store.count_deliveries(endpoint, Some(w.now()), Some(w.now())).await.unwrap();
+    assert_eq!(minute, counts(3, 2, 0, 0), "the minutes of both bounds belong to the window");
+    assert_eq!(count().await, counts(4, 3, 0, 0));
 }

@@ -83,6 +83,51 @@ pub async fn health_never_overwrites_a_change_made_meanwhile(w: World) {
     assert!(found.disabled && found.health == healthy, "recovering does not enable");
 }
 
+/// Else a change of the URL silently enables what has been disabled a moment before, or forgets that it fails.
+pub async fn a_change_never_overwrites_health(w: World) {
+    let app = w.new_application().await.id;
+    let read = w.new_endpoint(app).await;
+    let failing = EndpointHealth { failing_since: Some(w.now()) };
+    assert!(!w.store.set_endpoint_health(read.id, failing, false, w.now()).await.unwrap());
+    let mut changed = Endpoint { url: "https://changed.example/".to_owned(), ..read.clone() };
+    let stored = fresh(w.store.update_endpoint(changed.clone(), None).await.unwrap());
+    assert_eq!(stored, Endpoint { health: failing, ..changed.clone() }, "health is not its business");
+    assert!(w.store.set_endpoint_health(read.id, failing, true, w.now()).await.unwrap());
+    changed.description = "again".to_owned();
+    let stored = fresh(w.store.change_endpoint(read.disabled, changed.clone(), Some(w.keyed(1, 1))).await.unwrap());
+    let expected = Endpoint { disabled: true, health: failing, ..changed.clone() };
+    assert_eq!(stored, expected, "it was disabled after the read");
+    assert_eq!(w.store.find_endpoint(app, &read.id.to_string()).await.unwrap().as_ref(), Some(&expected));
+    assert!(is_replayed(&w.store.change_endpoint(false, changed, Some(w.keyed(1, 1))).await.unwrap()));
+    let unknown = w.store.change_endpoint(false, w.endpoint(app), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound("endpoint"))), "{unknown:?}");
+}
+
+/// Else an endpoint that its owner has enabled is disabled again at its first failure.
+pub async fn enabling_begins_its_health_anew(w: World) {
+    let app = w.new_application().await.id;
+    let endpoint = w.new_endpoint(app).await;
+    for with_change in [false, true] {
+        let old = EndpointHealth { failing_since: Some(w.now()) };
+        w.pass(HOUR);
+        assert!(w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap());
+        w.pass(HOUR);
+        // As it was read, but enabled.
+        let enabled = Endpoint { disabled: false, health: old, updated_at: w.now(), ..endpoint.clone() };
+        let stored = match with_change {
+            true => fresh(w.store.change_endpoint(true, enabled.clone(), None).await.unwrap()),
+            false => fresh(w.store.update_endpoint(enabled.clone(), None).await.unwrap()),
+        };
+        let expected = Endpoint { health: EndpointHealth::default(), ..enabled };
+        assert_eq!(stored, expected);
+        w.pass(HOUR);
+        assert!(!w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap(), "news from before it was enabled");
+        assert_eq!(w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap(), Some(expected));
+    }
+    let new = EndpointHealth { failing_since: Some(w.now()) };
+    assert!(w.store.set_endpoint_health(endpoint.id, new, true, w.now()).await.unwrap(), "it can be disabled again");
+}
+
 pub async fn deleted_endpoints_are_gone(w: World) {
     let [app, other] = [w.new_application().await.id, w.new_application().await.id];
     let mut ids = Vec::new();

@@ -58,6 +58,8 @@ cases! {
     endpoint::uids_are_unique_in_their_application covers create_endpoint update_endpoint;
     endpoint::updating_replaces_all_but_identity covers update_endpoint;
     endpoint::health_never_overwrites_a_change_made_meanwhile covers set_endpoint_health;
+    endpoint::a_change_never_overwrites_health covers update_endpoint change_endpoint set_endpoint_health;
+    endpoint::enabling_begins_its_health_anew covers update_endpoint change_endpoint set_endpoint_health;
     endpoint::deleted_endpoints_are_gone covers delete_endpoint list_endpoints endpoints_of;
     event_type::event_types_are_created_once_and_revived covers create_event_type get_event_type;
     event_type::lists_page_by_name covers list_event_types;
@@ -81,6 +83,7 @@ cases! {
     attempt::expunging_deletes_the_response_alone covers expunge_attempt_content;
     attempt::deliveries_show_their_latest_state covers list_attempted_messages list_attempted_endpoints;
     attempt::attempted_lists_page covers list_attempted_messages list_attempted_endpoints;
+    attempt::attempted_messages_are_found_whatever_is_left_out covers list_attempted_messages;
     attempt::counters_count_every_delivery_once covers count_deliveries requeue;
     credential::api_keys_live_until_revoked covers create_api_key get_api_key list_api_keys revoke_api_key touch_api_key;
     credential::revoked_tokens_are_remembered covers revoke_token is_token_revoked;

@@ -129,7 +129,7 @@ impl ApplicationStore for SqliteStore {
         page: PageQuery<AppId>,
     ) -> Result<Page<Application>> {
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
+        self.scan(move |files| {
             const ANY: &str = "SELECT 1 FROM endpoint e WHERE e.app = application.id AND e.deleted_at IS NULL";
             let mut sql = format!(
                 "SELECT {COLUMNS} FROM application WHERE org = ?1 AND kind = 0 AND deleted_at IS NULL AND id {} ?2",

@@ -8,15 +8,14 @@ use bellwire_core::{
     id::timestamp_to_key,
 };
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 
-use super::fault::Outcome;
-use super::keyset::Keyset;
-use super::message::{Conditions, is_in, segments_from, shredding};
+use super::keyset::{KeyRange, Keyset, Nearest};
+use super::message::{Conditions, is_in, shredding};
 use super::record::minute_of;
-use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD, WITHOUT_PAYLOAD};
-use super::state::{endpoints_of, state, unfinished};
-use super::{SqliteStore, endpoint};
+use super::row::{self, MESSAGE_COLUMNS, WITHOUT_PAYLOAD};
+use super::state::{endpoints_of, unfinished};
+use super::{SqliteStore, attempted, endpoint};
 use crate::{
     AttemptFilter, AttemptStore, AttemptedEndpoint, AttemptedMessage, EndpointCounts, MessageFilter, Result, StoreError,
 };
@@ -82,11 +81,13 @@ fn conditions(app: AppId, filter: &AttemptFilter, keyset: &Keyset<i64>) -> Condi
     conditions
 }
 
-fn load_shown(conn: &Connection, app: AppId, key: i64, with_content: bool) -> Outcome<Option<Message>> {
-    let payload = if with_content { WITH_PAYLOAD } else { WITHOUT_PAYLOAD };
-    let sql = format!("SELECT {MESSAGE_COLUMNS}, {payload} FROM message WHERE id = ?1");
-    let found = conn.prepare_cached(&sql)?.query_row([key], |row| row::message(row, 0, app)).optional()?;
-    found.map(row::MessageRow::unpack).transpose()
+/// The smallest key of an id made in this minute; the end of the keys for a minute beyond all times.
+fn key_of_minute(minute: i64) -> i64 {
+    match minute.checked_mul(60_000) {
+        Some(ms) => timestamp_to_key(Timestamp(ms)),
+        None if minute < 0 => i64::MIN,
+        None => i64::MAX,
+    }
 }
 
 #[async_trait]
@@ -101,31 +102,28 @@ impl AttemptStore for SqliteStore {
         with_message: bool,
     ) -> Result<Page<(Attempt, Option<Message>)>> {
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
+        self.scan(move |files| {
             let mut conditions = conditions(app, &filter, &keyset);
             conditions.and("attempt.endpoint = ?", endpoint.key());
             let sql = sql(&mut conditions, &keyset, with_content, with_message);
-            let mut found: Vec<(Attempt, Option<Message>)> = Vec::new();
+            let mut found: Nearest<(Attempt, Option<Message>)> = Nearest::of(&keyset);
             // Old messages may have new attempts: every segment may have rows for any page.
             for segment in files.segments().iter() {
                 let Some(conn) = files.open(segment)? else { continue };
                 let mut statement = conn.prepare_cached(&sql)?;
-                let rows = statement.query_map(params_from_iter(&conditions.values), |row| {
+                let mut rows = statement.query(params_from_iter(&conditions.values))?;
+                while let Some(row) = rows.next()? {
+                    // Those that follow are farther still.
+                    if !found.has_room_for(row.get(0)?) {
+                        break;
+                    }
                     let (mut attempt, _) = read(row)?;
                     attempt.endpoint = endpoint;
                     let message = with_message.then(|| row::message(row, WIDTH, app)).transpose()?;
-                    Ok((attempt, message.map(|row| row.message)))
-                })?;
-                for row in rows {
-                    found.push(row?);
+                    found.put(attempt.id.key(), (attempt, message.map(|row| row.message)));
                 }
             }
-            found.sort_by_key(|(attempt, _)| attempt.id.key());
-            if !keyset.is_ascending {
-                found.reverse();
-            }
-            found.truncate(keyset.wanted());
-            Ok(keyset.page(found))
+            Ok(keyset.page(found.into_rows()))
         })
         .await
     }
@@ -139,7 +137,7 @@ impl AttemptStore for SqliteStore {
         with_content: bool,
     ) -> Result<Page<Attempt>> {
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
+        self.scan(move |files| {
             let Some(conn) = files.of_key(message.key())? else { return Ok(keyset.page(Vec::new())) };
             let mut conditions = conditions(app, &filter, &keyset);
             conditions.and("attempt.message = ?", message.key());
@@ -159,7 +157,7 @@ impl AttemptStore for SqliteStore {
     }
 
     async fn get_attempt(&self, app: AppId, message: MessageId, attempt: AttemptId) -> Result<Option<Attempt>> {
-        self.read(move |files| {
+        self.scan(move |files| {
             let Some(conn) = files.of_key(message.key())? else { return Ok(None) };
             let sql = format!(
                 "SELECT {COLUMNS}, attempt.response FROM attempt CROSS JOIN message ON message.id = attempt.message \
@@ -200,36 +198,7 @@ impl AttemptStore for SqliteStore {
         with_content: bool,
     ) -> Result<Page<AttemptedMessage>> {
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
-            let mut conditions = Conditions::default();
-            conditions.and("message.app = ?", app.key());
-            conditions.and(&format!("message.id {} ?", keyset.beyond_sql()), keyset.from());
-            conditions.and_message(&filter);
-            let sql = format!("SELECT message.id FROM message{} ORDER BY message.id {}", conditions.sql, keyset.order_sql());
-            let mut found = Vec::new();
-            for segment in segments_from(files, &keyset) {
-                let Some(conn) = files.open(&segment)? else { continue };
-                let mut statement = conn.prepare_cached(&sql)?;
-                let mut rows = statement.query(params_from_iter(&conditions.values))?;
-                while let Some(row) = rows.next()? {
-                    // One statement here is many small ones: the deadline is looked at for each message.
-                    files.check_deadline()?;
-                    let key: i64 = row.get(0)?;
-                    let Some((is, next_attempt)) = state(&conn, key, endpoint.key())? else { continue };
-                    if status.is_some_and(|wanted| wanted != is) {
-                        continue;
-                    }
-                    if let Some(message) = load_shown(&conn, app, key, with_content)? {
-                        found.push(AttemptedMessage { message, status: is, next_attempt });
-                    }
-                    if found.len() == keyset.wanted() {
-                        return Ok(keyset.page(found));
-                    }
-                }
-            }
-            Ok(keyset.page(found))
-        })
-        .await
+        self.scan(move |files| attempted::messages(files, app, endpoint, status, &filter, &keyset, with_content)).await
     }
 
     async fn list_attempted_endpoints(
@@ -240,7 +209,7 @@ impl AttemptStore for SqliteStore {
     ) -> Result<Page<AttemptedEndpoint>> {
         let cipher = self.cipher.clone();
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
+        self.scan(move |files| {
             let Some(conn) = files.of_key(message.key())? else { return Ok(keyset.page(Vec::new())) };
             if !is_in(&conn, app, message)? {
                 return Err(StoreError::NotFound("message").into());
@@ -270,9 +239,11 @@ impl AttemptStore for SqliteStore {
         since: Option<Timestamp>,
         until: Option<Timestamp>,
     ) -> Result<EndpointCounts> {
-        self.read(move |files| {
+        self.scan(move |files| {
             let mut counts = EndpointCounts::default();
             let (since, until) = (since.map_or(i64::MIN, minute_of), until.map_or(i64::MAX, minute_of));
+            // Of messages made in the same minutes.
+            let made = KeyRange { from: key_of_minute(since), to: until.checked_add(1).map_or(i64::MAX, key_of_minute) };
             for segment in files.segments().iter() {
                 let Some(conn) = files.open(segment)? else { continue };
                 let (success, fail, canceled): (i64, i64, i64) = conn
@@ -284,7 +255,7 @@ impl AttemptStore for SqliteStore {
                 counts.success += success;
                 counts.fail += fail;
                 counts.canceled += canceled;
-                counts.pending += unfinished(&conn, endpoint.key())?;
+                counts.pending += unfinished(&conn, endpoint.key(), made)?;
             }
             Ok(counts)
         })

@@ -190,6 +190,39 @@ fn list(conn: &Connection, cipher: &Cipher, app: &Application, keyset: Option<&K
     rows.map(|sealed| sealed?.open(cipher, app.org, app.id)).collect()
 }
 
+/// Replaces a row, but for what [`EndpointStore::update_endpoint`] leaves. ?16 is the creation time, which stays.
+fn replace_sql(switches: bool) -> String {
+    let switch = if switches {
+        "disabled = ?10, failing_since = CASE WHEN disabled > ?10 THEN NULL ELSE failing_since END, \
+         enabled_at = CASE WHEN disabled > ?10 THEN ?15 ELSE enabled_at END,"
+    } else {
+        ""
+    };
+    format!(
+        "UPDATE endpoint SET {switch} uid = ?4, url = ?5, description = ?6, event_types = ?7, channels = ?8, throttle_rate = ?9, \
+         metadata = ?11, headers = ?12, secret = ?13, updated_at = ?15 \
+         WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL AND ?16 IS NOT NULL"
+    )
+}
+
+impl SqliteStore {
+    /// `switches`: whether `disabled` is written too.
+    async fn replace(&self, endpoint: Endpoint, switches: bool, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
+        let cipher = self.cipher.clone();
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            idempotency::once(conn, &cipher, idem.as_ref(), || {
+                if put(conn, &cipher, &endpoint, &replace_sql(switches))? == 0 {
+                    return Err(StoreError::NotFound("endpoint").into());
+                }
+                let stored = get(conn, &cipher, endpoint.id)?;
+                Ok(stored.ok_or(StoreError::NotFound("endpoint"))?.1)
+            })
+        })
+        .await
+    }
+}
+
 #[async_trait]
 impl EndpointStore for SqliteStore {
     async fn create_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
@@ -257,32 +290,31 @@ impl EndpointStore for SqliteStore {
     }
 
     async fn update_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
-        let cipher = self.cipher.clone();
-        self.write(move |files| {
-            let conn = files.control.tx()?;
-            idempotency::once(conn, &cipher, idem.as_ref(), || {
-                // ?16 is the creation time, which stays.
-                let changed = put(
-                    conn,
-                    &cipher,
-                    &endpoint,
-                    "UPDATE endpoint SET uid = ?4, url = ?5, description = ?6, event_types = ?7, channels = ?8, throttle_rate = ?9, \
-                     disabled = ?10, metadata = ?11, headers = ?12, secret = ?13, failing_since = ?14, updated_at = ?15 \
-                     WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL AND ?16 IS NOT NULL",
-                )?;
-                if changed == 0 { Err(StoreError::NotFound("endpoint").into()) } else { Ok(endpoint) }
-            })
-        })
-        .await
+        self.replace(endpoint, true, idem).await
+    }
+
+    async fn change_endpoint(
+        &self,
+        was_disabled: bool,
+        endpoint: Endpoint,
+        idem: Option<IdempotencyRecord>,
+    ) -> Result<Written<Endpoint>> {
+        let switches = endpoint.disabled != was_disabled;
+        self.replace(endpoint, switches, idem).await
     }
 
     async fn set_endpoint_health(&self, id: EndpointId, health: EndpointHealth, disable: bool, now: Timestamp) -> Result<bool> {
         self.write(move |files| {
             let conn = files.control.tx()?;
             let since = health.failing_since.map(Timestamp::as_millis);
-            conn.prepare_cached("UPDATE endpoint SET failing_since = ?3 WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL")?
+            // Attempts under way while it was enabled again may still tell of the time before.
+            let known = conn
+                .prepare_cached(
+                    "UPDATE endpoint SET failing_since = ?3 WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL \
+                     AND (?3 IS NULL OR enabled_at IS NULL OR ?3 >= enabled_at)",
+                )?
                 .execute(params![id.key(), id.tail(), since])?;
-            if !disable {
+            if !disable || known == 0 {
                 return Ok(false);
             }
             let changed = conn

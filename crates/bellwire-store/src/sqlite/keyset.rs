@@ -1,5 +1,7 @@
 //! Keyset pages: from a [`PageQuery`] to a range and a direction, and from the rows read to a [`Page`].
 
+use std::collections::BTreeMap;
+
 use bellwire_core::{Direction, Page, PageQuery};
 
 /// How to read one page.
@@ -70,6 +72,72 @@ impl Keyset<i64> {
     }
 }
 
+/// Keys from `from` on, up to but without `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    pub from: i64,
+    pub to: i64,
+}
+
+/// Of rows that come from several places, the nearest to the cursor: as many as are wanted, and never more in memory.
+#[derive(Debug)]
+pub struct Nearest<T> {
+    rows: BTreeMap<i64, T>,
+    wanted: usize,
+    is_ascending: bool,
+}
+
+impl<T> Nearest<T> {
+    pub fn of(keyset: &Keyset<i64>) -> Self {
+        Self::new(keyset.wanted(), keyset.is_ascending)
+    }
+
+    pub fn new(wanted: usize, is_ascending: bool) -> Self {
+        Self { rows: BTreeMap::new(), wanted, is_ascending }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.rows.len() >= self.wanted
+    }
+
+    /// The farthest of those held.
+    pub fn farthest(&self) -> Option<i64> {
+        let entry = if self.is_ascending { self.rows.last_key_value() } else { self.rows.first_key_value() };
+        entry.map(|(key, _)| *key)
+    }
+
+    /// Whether a row of this key would be held.
+    pub fn has_room_for(&self, key: i64) -> bool {
+        !self.is_full() || self.farthest().is_some_and(|far| if self.is_ascending { key < far } else { key > far })
+    }
+
+    /// Takes a row; of too many, the farthest goes.
+    pub fn put(&mut self, key: i64, row: T) {
+        if !self.has_room_for(key) {
+            return;
+        }
+        self.rows.insert(key, row);
+        if self.rows.len() > self.wanted {
+            if self.is_ascending {
+                self.rows.pop_last()
+            } else {
+                self.rows.pop_first()
+            };
+        }
+    }
+
+    pub fn keys(&self) -> Vec<i64> {
+        let keys = self.rows.keys().copied();
+        if self.is_ascending { keys.collect() } else { keys.rev().collect() }
+    }
+
+    /// Nearest first.
+    pub fn into_rows(self) -> Vec<T> {
+        let rows = self.rows.into_values();
+        if self.is_ascending { rows.collect() } else { rows.rev().collect() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +150,21 @@ mod tests {
         }
         rows.truncate(keyset.wanted());
         keyset.page(rows)
+    }
+
+    #[test]
+    fn of_many_rows_the_nearest_are_held_and_never_more() {
+        for (is_ascending, expected) in [(true, [1, 2, 3]), (false, [9, 8, 7])] {
+            let mut nearest = Nearest::new(3, is_ascending);
+            for key in [5, 1, 9, 2, 8, 2, 3, 7, 4, 6] {
+                nearest.put(key, key);
+                assert!(nearest.rows.len() <= 3, "memory follows the page, not what was read");
+            }
+            assert_eq!(nearest.farthest(), expected.last().copied());
+            assert!(nearest.is_full() && !nearest.has_room_for(5));
+            assert_eq!(nearest.keys(), expected);
+            assert_eq!(nearest.into_rows(), expected);
+        }
     }
 
     #[test]

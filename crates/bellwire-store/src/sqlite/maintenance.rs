@@ -63,7 +63,13 @@ fn drop_old(files: &mut Files, oldest_kept: Timestamp, report: &mut RetentionRep
         if key_to_timestamp(last) > oldest_kept {
             break;
         }
-        prune_queue(files, at)?;
+        if let Err(fault) = prune_queue(files, at) {
+            // On a full disk this cannot be written; another segment may be free to go without it.
+            if fault.is_full() {
+                continue;
+            }
+            return Err(fault);
+        }
         if is_unfinished(&files.segments[at].file.conn)? {
             continue;
         }
@@ -218,7 +224,7 @@ impl MaintenanceStore for SqliteStore {
     }
 
     async fn last_key(&self) -> Result<i64> {
-        self.read(|files| {
+        self.scan(|files| {
             let highest = |conn: &Connection, sql: &str| -> Outcome<i64> {
                 Ok(conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
             };

@@ -164,7 +164,7 @@ impl MessageStore for SqliteStore {
         with_content: bool,
     ) -> Result<Page<Message>> {
         let keyset = Keyset::of(page, |id| id.key());
-        self.read(move |files| {
+        self.scan(move |files| {
             let mut conditions = Conditions::default();
             conditions.and("message.app = ?", app.key());
             conditions.and(&format!("message.id {} ?", keyset.beyond_sql()), keyset.from());

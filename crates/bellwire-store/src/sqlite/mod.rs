@@ -12,6 +12,7 @@
 mod accept;
 mod application;
 mod attempt;
+mod attempted;
 mod checkpoint;
 mod credential;
 mod delivery;
@@ -53,7 +54,7 @@ use checkpoint::Checkpointer;
 use fault::{Outcome, io};
 use files::{Files, Stats};
 use inbox::Inbox;
-use reader::{ReadFiles, Readers};
+use reader::{Haste, ReadFiles, Readers};
 use segment::Catalogue;
 use tail::Tails;
 use writer::Writer;
@@ -85,7 +86,7 @@ impl SqliteOptions {
             cipher,
             retention: 90 * DAY,
             segment_span: 7 * DAY,
-            reader_threads: 2,
+            reader_threads: 3,
             cache_bytes: 32 * 1024 * 1024,
             pages_max: None,
             on_fatal: Arc::new(|_| std::process::abort()),
@@ -165,8 +166,14 @@ impl SqliteStore {
         self.inbox.run(true, |files| files.transact(act)).await
     }
 
+    /// A short read, of a row or a page of rows that are needed for going on.
     async fn read<T: Send + 'static>(&self, act: impl FnOnce(&ReadFiles) -> Outcome<T> + Send + 'static) -> Result<T> {
-        self.readers.read(act).await
+        self.readers.read(Haste::Short, act).await
+    }
+
+    /// A read that may take long: lists and counts for people. Never makes short ones wait.
+    async fn scan<T: Send + 'static>(&self, act: impl FnOnce(&ReadFiles) -> Outcome<T> + Send + 'static) -> Result<T> {
+        self.readers.read(Haste::Long, act).await
     }
 
     /// Writes what waits, ends the threads, releases the lock. Blocks; a second call does nothing.

@@ -24,10 +24,24 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 type Read = Box<dyn FnOnce(Result<&ReadFiles>) + Send>;
 
+/// How long a read may take. One thread is kept for the short ones: deliveries need them, whatever people look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    Short,
+    Long,
+}
+
 #[derive(Default)]
 struct State {
-    reads: VecDeque<Read>,
+    short: VecDeque<Read>,
+    long: VecDeque<Read>,
     is_closing: bool,
+}
+
+impl State {
+    fn next(&mut self, is_for_short: bool) -> Option<Read> {
+        self.short.pop_front().or_else(|| if is_for_short { None } else { self.long.pop_front() })
+    }
 }
 
 struct Shared {
@@ -42,20 +56,25 @@ pub struct Readers {
 }
 
 impl Readers {
+    /// At least two threads, the first of them for short reads only.
     pub fn start(threads: usize, dir: PathBuf, catalogue: &Arc<Catalogue>, tails: &Arc<Tails>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), wake: Condvar::new() });
-        let threads = (0..threads.max(1))
+        let threads = (0..threads.max(2))
             .map(|n| {
                 let (shared, dir, catalogue, tails) = (shared.clone(), dir.clone(), catalogue.clone(), tails.clone());
                 std::thread::Builder::new()
                     .name(format!("store-read-{n}"))
-                    .spawn(move || work(&shared, &ReadFiles::new(dir, catalogue, tails)))
+                    .spawn(move || work(&shared, n == 0, &ReadFiles::new(dir, catalogue, tails)))
             })
             .collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self { shared, threads: Mutex::new(threads) })
     }
 
-    pub async fn read<T: Send + 'static>(&self, act: impl FnOnce(&ReadFiles) -> Outcome<T> + Send + 'static) -> Result<T> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        haste: Haste,
+        act: impl FnOnce(&ReadFiles) -> Outcome<T> + Send + 'static,
+    ) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let read: Read = Box::new(move |files| {
             let _ = reply.send(files.and_then(|files| act(files).map_err(Into::into)));
@@ -65,12 +84,14 @@ impl Readers {
             if state.is_closing {
                 return Err(StoreError::Closed);
             }
-            if state.reads.len() >= limits::READ_QUEUE_MAX {
+            let line = if haste == Haste::Short { &mut state.short } else { &mut state.long };
+            if line.len() >= limits::READ_QUEUE_MAX {
                 return Err(StoreError::Busy("too many reads are waiting"));
             }
-            state.reads.push_back(read);
+            line.push_back(read);
         }
-        self.shared.wake.notify_one();
+        // All of them: the one woken might not be one that takes this kind.
+        self.shared.wake.notify_all();
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -89,18 +110,18 @@ impl Readers {
     }
 }
 
-fn work(shared: &Shared, files: &ReadFiles) {
+fn work(shared: &Shared, is_for_short: bool, files: &ReadFiles) {
     loop {
         let mut state = shared.state.lock();
         let read = loop {
-            if let Some(read) = state.reads.pop_front() {
+            if let Some(read) = state.next(is_for_short) {
                 break read;
             }
             if state.is_closing {
                 return;
             }
             shared.wake.wait_for(&mut state, PATIENCE);
-            if state.reads.is_empty() {
+            if state.short.is_empty() {
                 parking_lot::MutexGuard::unlocked(&mut state, || files.let_go());
             }
         };

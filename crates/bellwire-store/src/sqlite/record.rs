@@ -23,15 +23,24 @@ const UPSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tai
 /// What is left of fan-outs after the group; to be remembered once it is committed.
 pub type Rests = Vec<(i64, Vec<i64>)>;
 
+/// What writing attempts came to, beyond the rows.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub rests: Rests,
+    /// (message, endpoint) of failures that change nothing, because another try of the same delivery has succeeded.
+    pub moot: Vec<(i64, i64)>,
+}
+
 /// Writes the attempts of one segment, inside its transaction.
-pub fn write(files: &Files, at: usize, records: &[&AttemptRecord]) -> Outcome<Rests> {
+pub fn write(files: &Files, at: usize, records: &[&AttemptRecord]) -> Outcome<Written> {
     if records.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Written::default());
     }
     let segment = &files.segments[at];
     let conn = segment.file.tx()?;
     let mut counts = Counts::default();
     let mut first_tries = Vec::with_capacity(records.len());
+    let mut moot = Vec::new();
     {
         let mut insert = conn.prepare_cached(INSERT_ATTEMPT)?;
         for record in records {
@@ -45,13 +54,18 @@ pub fn write(files: &Files, at: usize, records: &[&AttemptRecord]) -> Outcome<Re
         let minute = minute_of(record.attempt.as_ref().map_or(files.latest, |attempt| attempt.timestamp));
         if record.is_first_try {
             first_tries.push((record.message.key(), record.endpoint.key()));
-            settle(conn, record, minute, &mut counts)?;
+        }
+        let is_moot = if record.is_first_try {
+            settle(conn, record, minute, &mut counts)?
         } else {
-            settle_again(conn, record, minute, &mut counts)?;
+            settle_again(conn, record, minute, &mut counts)?
+        };
+        if is_moot {
+            moot.push((record.message.key(), record.endpoint.key()));
         }
     }
     counts.write(conn)?;
-    dequeue(files, conn, first_tries)
+    Ok(Written { rests: dequeue(files, conn, first_tries)?, moot })
 }
 
 fn insert_attempt(insert: &mut rusqlite::CachedStatement<'_>, attempt: &Attempt, url: i64) -> Outcome<()> {
@@ -75,17 +89,19 @@ pub fn minute_of(at: Timestamp) -> i64 {
     at.as_millis().div_euclid(60_000)
 }
 
-/// After a first try.
-fn settle(conn: &Connection, record: &AttemptRecord, minute: i64, counts: &mut Counts) -> Outcome<()> {
+/// After a first try. True: a manual try of the same delivery has succeeded meanwhile, so that this failure changes nothing.
+fn settle(conn: &Connection, record: &AttemptRecord, minute: i64, counts: &mut Counts) -> Outcome<bool> {
     match &record.next {
         DeliveryNext::Delivered => counts.add(record.endpoint.key(), minute, Kind::Success, 1),
+        _ if is_delivered(conn, record.message.key(), record.endpoint.key())? => return Ok(true),
         next => put_retry(conn, record, next, minute, counts)?,
     }
-    Ok(())
+    Ok(false)
 }
 
-/// After a retry or manual try: there is a row in `retry`, unless another try of the same delivery was quicker.
-fn settle_again(conn: &Connection, record: &AttemptRecord, minute: i64, counts: &mut Counts) -> Outcome<()> {
+/// After a retry or manual try: there is a row in `retry`, unless another try of the same delivery was quicker. True: that one
+/// succeeded, so that this failure changes nothing.
+fn settle_again(conn: &Connection, record: &AttemptRecord, minute: i64, counts: &mut Counts) -> Outcome<bool> {
     let (message, endpoint) = (record.message.key(), record.endpoint.key());
     let prior = uncount(conn, message, endpoint, counts)?;
     let delete = || -> Outcome<()> {
@@ -102,14 +118,10 @@ fn settle_again(conn: &Connection, record: &AttemptRecord, minute: i64, counts: 
         }
         // A repeat of what had succeeded: it stays a success, whatever the repeat came to.
         (DeliveryNext::Exhausted { .. } | DeliveryNext::Cancelled { .. }, Some(true)) => delete()?,
-        (next, None) => {
-            if !is_delivered(conn, message, endpoint)? {
-                put_retry(conn, record, next, minute, counts)?;
-            }
-        }
-        (next, Some(_)) => put_retry(conn, record, next, minute, counts)?,
+        (_, None) if is_delivered(conn, message, endpoint)? => return Ok(true),
+        (next, _) => put_retry(conn, record, next, minute, counts)?,
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Takes a terminal state out of the counters, because it is about to change. Returns `is_delivered` of the row, if there is one.

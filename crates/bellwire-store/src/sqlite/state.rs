@@ -6,6 +6,7 @@ use bellwire_core::{AttemptStatus, Timestamp, Trigger};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
+use super::keyset::KeyRange;
 use super::record::{CANCELLED, PENDING, first_tries_left};
 use super::row;
 
@@ -102,13 +103,18 @@ pub fn endpoints_of(conn: &Connection, message: i64) -> Outcome<BTreeMap<i64, (A
     Ok(states)
 }
 
-/// Retries that wait and first tries outstanding. A repeat of what had succeeded is a success.
-pub fn unfinished(conn: &Connection, endpoint: i64) -> Outcome<i64> {
+/// Retries that wait and first tries outstanding, of messages in `made`. A repeat of what had succeeded is a success.
+pub fn unfinished(conn: &Connection, endpoint: i64, made: KeyRange) -> Outcome<i64> {
     let mut count: i64 = conn
-        .prepare_cached("SELECT count(*) FROM retry WHERE state = 0 AND endpoint = ?1 AND is_delivered = 0")?
-        .query_row([endpoint], |row| row.get(0))?;
-    let mut statement = conn.prepare_cached("SELECT message, endpoints FROM queue WHERE instr(endpoints, ?1) > 0")?;
-    let mut rows = statement.query(params![endpoint.to_be_bytes()])?;
+        .prepare_cached(
+            // The plus leaves the choice to the index of those that wait: it is covering.
+            "SELECT count(*) FROM retry WHERE state = 0 AND endpoint = ?1 AND is_delivered = 0 AND +message >= ?2 AND +message < ?3",
+        )?
+        .query_row([endpoint, made.from, made.to], |row| row.get(0))?;
+    let mut statement = conn.prepare_cached(
+        "SELECT message, endpoints FROM queue WHERE message >= ?2 AND message < ?3 AND instr(endpoints, ?1) > 0",
+    )?;
+    let mut rows = statement.query(params![endpoint.to_be_bytes(), made.from, made.to])?;
     while let Some(row) = rows.next()? {
         let blob: Vec<u8> = row.get(1)?;
         count += i64::from(first_tries_left(conn, row.get(0)?, &blob)?.contains(&endpoint));

@@ -9,7 +9,7 @@ use super::fault::{Fault, Outcome};
 use super::files::{Files, Health};
 use super::inbox::{Accept, Group, Inbox};
 use super::{accept, record};
-use crate::{Accepted, AttemptRecord, CommitSink, NewMessage, Result, StoreError};
+use crate::{Accepted, AttemptRecord, CommitSink, DeliveryNext, NewMessage, Result, StoreError};
 
 /// An idle writer looks around this often.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -99,13 +99,20 @@ impl Writer {
         parts
     }
 
-    fn write_part(&mut self, at: usize, accepts: Vec<Accept>, attempts: Vec<AttemptRecord>) {
+    fn write_part(&mut self, at: usize, accepts: Vec<Accept>, mut attempts: Vec<AttemptRecord>) {
         if self.files.health != Health::Sound {
             self.refuse(accepts, attempts);
             return;
         }
         match self.commit_part(at, &accepts, &attempts) {
-            Ok(results) => self.announce(accepts, &attempts, results),
+            Ok((results, moot)) => {
+                for record in &mut attempts {
+                    if moot.contains(&(record.message.key(), record.endpoint.key())) {
+                        record.next = DeliveryNext::Delivered;
+                    }
+                }
+                self.announce(accepts, &attempts, results);
+            }
             Err(fault) => {
                 self.files.roll_back(&fault);
                 if !fault.is_full() && self.files.health != Health::Dead {
@@ -116,13 +123,18 @@ impl Writer {
         }
     }
 
-    fn commit_part(&mut self, at: usize, accepts: &[Accept], attempts: &[AttemptRecord]) -> Outcome<Vec<Result<Accepted>>> {
+    fn commit_part(
+        &mut self,
+        at: usize,
+        accepts: &[Accept],
+        attempts: &[AttemptRecord],
+    ) -> Outcome<(Vec<Result<Accepted>>, Vec<(i64, i64)>)> {
         let mut records: Vec<&AttemptRecord> = attempts.iter().collect();
         records.sort_by_key(|record| record.attempt.as_ref().map(|attempt| attempt.id.key()));
         let latest = records.iter().rev().find_map(|r| r.attempt.as_ref()).map(|attempt| attempt.timestamp);
         self.files.latest = self.files.latest.max(latest.unwrap_or_default());
         let results = accept::write(&self.files, at, accepts)?;
-        let rests = record::write(&self.files, at, &records)?;
+        let record::Written { rests, moot } = record::write(&self.files, at, &records)?;
         self.files.commit(accepts.len() + attempts.len()).map_err(Fault::Store)?;
         for (message, rest) in rests {
             self.files.outstanding.set(message, rest);
@@ -141,7 +153,7 @@ impl Writer {
                 self.files.outstanding.set(key, new.endpoints.iter().map(IdKind::key).collect());
             }
         }
-        Ok(results)
+        Ok((results, moot))
     }
 
     /// Sink first, answers after it: who is answered finds the deliveries under way.

@@ -23,6 +23,7 @@ CREATE INDEX application_by_org ON application (org) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX application_by_uid ON application (org, uid) WHERE uid IS NOT NULL AND deleted_at IS NULL;
 CREATE UNIQUE INDEX application_operational ON application (org) WHERE kind = 1 AND deleted_at IS NULL;
 
+-- enabled_at: when it was last enabled after having been disabled.
 -- headers and secret are sealed (see cipher.rs); a deleted endpoint stays without them, so that old attempts can be shown.
 CREATE TABLE endpoint (
     id INTEGER PRIMARY KEY,
@@ -39,6 +40,7 @@ CREATE TABLE endpoint (
     headers BLOB,
     secret BLOB,
     failing_since INTEGER,
+    enabled_at INTEGER,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     deleted_at INTEGER

@@ -74,7 +74,8 @@ CREATE TABLE attempt (
 );
 -- status is in it so that the state of a delivery needs no look at the row.
 CREATE INDEX attempt_by_message ON attempt (message, endpoint, status);
-CREATE INDEX attempt_by_endpoint ON attempt (endpoint);
+-- Covering, in order of attempts: which messages an endpoint was tried with is found without a look at the rows.
+CREATE INDEX attempt_by_endpoint ON attempt (endpoint, id, message, status);
 
 -- Finished deliveries of an endpoint by the minute they finished in.
 CREATE TABLE counter (
