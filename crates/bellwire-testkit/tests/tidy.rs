@@ -155,6 +155,23 @@ fn every_path_named_in_prose_exists() {
     assert_none(faults, "every path named in a .md exists");
 }
 
+/// If this fails, a comment sends a reader to a file that has been renamed or removed.
+#[test]
+fn every_source_file_named_in_a_comment_exists() {
+    let names: Vec<String> = files().into_iter().map(|(name, _)| format!("/{name}")).collect();
+    let mut faults = Vec::new();
+    for (name, text) in texts(&[".rs"]) {
+        for line in text.lines().map(str::trim_start).filter(|line| line.starts_with("//")) {
+            for quoted in line.split('`').skip(1).step_by(2).filter(|quoted| quoted.ends_with(".rs") && !quoted.contains(' ')) {
+                if !names.iter().any(|name| name.ends_with(&format!("/{}", quoted.trim_start_matches("./")))) {
+                    faults.push(format!("{name} names {quoted}"));
+                }
+            }
+        }
+    }
+    assert_none(faults, "every source file named in a comment exists");
+}
+
 /// Targets of links, and text between backticks that is a path of this project: it begins with a folder of the root or
 /// ends like one of its files.
 fn named_paths(text: &str, root: &Path) -> Vec<String> {

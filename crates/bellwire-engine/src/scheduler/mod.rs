@@ -1,4 +1,4 @@
-//! Who goes next: a state machine without clock, sockets or threads. `driver.rs` feeds it and runs what it hands out.
+//! Who goes next: a state machine without clock, sockets or threads. `queue.rs` feeds it and runs what it hands out.
 //!
 //! * Each endpoint has a lane for first tries and one for retries, and a window of attempts that may run at once
 //!   (`endpoint.rs`: it grows with quick answers and is halved by overload).

@@ -276,3 +276,24 @@ async fn a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery() {
     assert_eq!(attempts, [(AttemptStatus::Fail, 0), (AttemptStatus::Success, 200)], "no retry follows a success");
     assert_eq!(receiver.received("/").len(), 2);
 }
+
+#[tokio::test]
+async fn people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery() {
+    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let operational = app.store().operational_application(app.org, app.engine.new_id(), app.now()).await.unwrap();
+    app.endpoint(&operational, receiver.url("/ops"), |_| {}).await;
+    let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.script("/", vec![Reply::Status(500); 3]);
+    let message = app.publish(&application, "a.b", PAYLOAD).await;
+    let mut events = vec![];
+    for request in receiver.wait_for("/ops", 2).await {
+        let event: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        assert_eq!(event["data"]["msgId"], message.to_string());
+        assert_eq!(event["data"]["endpointId"], endpoint.id.to_string());
+        events.push((event["type"].as_str().unwrap().to_owned(), event["data"]["lastAttempt"]["responseStatusCode"].as_i64().unwrap()));
+    }
+    events.sort();
+    let expected = [("message.attempt.failing".to_owned(), 500), ("message.attempt.recovered".to_owned(), 200)];
+    assert_eq!(events, expected, "the third failure of four tries, and the success after it");
+}

@@ -294,7 +294,7 @@ pub async fn attempted_messages_are_found_whatever_is_left_out(w: World) {
     let rare = MessageFilter { event_types: vec!["rare".to_owned()], ..Default::default() };
     let bounds =
         MessageFilter { after: Some(messages[3].created_at), before: Some(messages[20].created_at), ..Default::default() };
-    let is_failed = |n: usize| if n < 12 { n % 2 == 1 } else { n % 3 == 0 };
+    let is_failed = |n: usize| if n < 12 { n % 2 == 1 } else { n.is_multiple_of(3) };
     for (expected, status, filter) in [
         (ids(&|_| true), None, MessageFilter::default()),
         (ids(&|n| n % 6 == 0), None, rare.clone()),

@@ -23,12 +23,14 @@ const UPSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tai
 /// What is left of fan-outs after the group; to be remembered once it is committed.
 pub type Rests = Vec<(i64, Vec<i64>)>;
 
+/// (message, endpoint) of failures that change nothing, because another try of the same delivery has succeeded.
+pub type Moot = Vec<(i64, i64)>;
+
 /// What writing attempts came to, beyond the rows.
 #[derive(Debug, Default)]
 pub struct Written {
     pub rests: Rests,
-    /// (message, endpoint) of failures that change nothing, because another try of the same delivery has succeeded.
-    pub moot: Vec<(i64, i64)>,
+    pub moot: Moot,
 }
 
 /// Writes the attempts of one segment, inside its transaction.

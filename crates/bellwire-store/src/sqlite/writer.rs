@@ -128,7 +128,7 @@ impl Writer {
         at: usize,
         accepts: &[Accept],
         attempts: &[AttemptRecord],
-    ) -> Outcome<(Vec<Result<Accepted>>, Vec<(i64, i64)>)> {
+    ) -> Outcome<(Vec<Result<Accepted>>, record::Moot)> {
         let mut records: Vec<&AttemptRecord> = attempts.iter().collect();
         records.sort_by_key(|record| record.attempt.as_ref().map(|attempt| attempt.id.key()));
         let latest = records.iter().rev().find_map(|r| r.attempt.as_ref()).map(|attempt| attempt.timestamp);
