@@ -291,7 +291,10 @@ async fn people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery() {
         let event: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         assert_eq!(event["data"]["msgId"], message.to_string());
         assert_eq!(event["data"]["endpointId"], endpoint.id.to_string());
-        events.push((event["type"].as_str().unwrap().to_owned(), event["data"]["lastAttempt"]["responseStatusCode"].as_i64().unwrap()));
+        events.push((
+            event["type"].as_str().unwrap().to_owned(),
+            event["data"]["lastAttempt"]["responseStatusCode"].as_i64().unwrap(),
+        ));
     }
     events.sort();
     let expected = [("message.attempt.failing".to_owned(), 500), ("message.attempt.recovered".to_owned(), 200)];
