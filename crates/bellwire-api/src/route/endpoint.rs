@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 
 use bellwire_core::egress::EgressError;
 use bellwire_core::{Application, Direction, Endpoint, EndpointHealth, EndpointId, IdKind, Secret, SigningSecret, limits};
+use bellwire_store::Written;
 use bellwire_verify::Key;
 use http::StatusCode;
 
@@ -201,10 +202,12 @@ async fn create_at(call: &Call, app: &Application, part: &str, input: EndpointUp
 /// Writes a changed endpoint and tells who must know. The caller has the application's turn.
 async fn write(call: &Call, app: &Application, before: &Endpoint, mut endpoint: Endpoint) -> Answer {
     endpoint.updated_at = call.now();
-    if before.disabled && !endpoint.disabled {
-        endpoint.health = EndpointHealth::default();
-    }
-    call.store().update_endpoint(endpoint.clone(), None).await?;
+    let written = call.store().change_endpoint(before.disabled, endpoint.clone(), None).await?;
+    // As it is now: the engine may have disabled it since it was read.
+    let endpoint = match written {
+        Written::Fresh(stored) => stored,
+        Written::Replayed { .. } => endpoint,
+    };
     call.engine().endpoint_changed(app.id, endpoint.id);
     event::endpoint_updated(call, app, before, &endpoint);
     answer::json(StatusCode::OK, &EndpointOut::from(&endpoint))

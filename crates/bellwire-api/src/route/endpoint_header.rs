@@ -83,7 +83,7 @@ async fn change(call: &Call, apply: impl FnOnce(&mut Endpoint) -> Result<(), Api
     let mut endpoint = call.endpoint(app.id).await?;
     apply(&mut endpoint)?;
     endpoint.updated_at = call.now();
-    call.store().update_endpoint(endpoint.clone(), None).await?;
+    call.store().change_endpoint(endpoint.disabled, endpoint.clone(), None).await?;
     call.engine().endpoint_changed(app.id, endpoint.id);
     event::endpoint(call, "endpoint.updated", &app, &endpoint);
     answer::no_content()

@@ -86,7 +86,7 @@ pub async fn rotate(call: Call) -> Answer {
         (StatusCode::NO_CONTENT, Bytes::new())
     };
     let record = pending.record(status, &answer);
-    let written = call.store().update_endpoint(endpoint.clone(), record).await?;
+    let written = call.store().change_endpoint(endpoint.disabled, endpoint.clone(), record).await?;
     call.engine().endpoint_changed(app.id, endpoint.id);
     event::endpoint(&call, "endpoint.updated", &app, &endpoint);
     Ok(answer_of(written, status, answer))
