@@ -387,3 +387,40 @@ fn whatever_happens_every_job_is_handed_out_exactly_once_and_the_limits_hold() {
         assert_eq!(s.in_flight(), 0, "seed {seed}");
     }
 }
+
+#[test]
+fn dead_endpoints_that_fill_the_memory_leave_room_to_every_other() {
+    let mut s = Scheduler::new(SchedulerLimits { queue_max: 2_000, endpoint_queue_max: 3_000, ..LIMITS });
+    for m in 0..2_500 {
+        s.enqueue(job(1, 1, m));
+    }
+    assert_eq!(s.queued(), 2_000);
+    for m in 0..500 {
+        assert_eq!(s.enqueue(job(2, 2, 10_000 + m)), Enqueued::Queued, "another endpoint must not wait for the dead one");
+    }
+}
+
+#[test]
+fn what_was_read_back_and_runs_is_not_read_back_again() {
+    let mut s = Scheduler::new(SchedulerLimits { in_flight_max: 2, endpoint_queue_max: 10, ..LIMITS });
+    for m in 0..11 {
+        s.enqueue(job(1, 1, m));
+    }
+    for _ in 0..10 {
+        poll(&mut s, 0);
+        end(&mut s, 0, 1, QUICK);
+    }
+    let (id, _, from, _) = s.begin_read_back().unwrap();
+    assert_eq!(from, message(10));
+    // A message commits while the store is read: told by the sink, and read with the rest.
+    assert_eq!(s.enqueue(job(1, 1, 20)), Enqueued::Overflowed);
+    assert_eq!(s.enqueue_loaded(job(1, 1, 20)), Enqueued::Queued);
+    assert!(poll(&mut s, 1).iter().any(|j| j.message == message(20)));
+    s.end_read_back(id);
+    let (_, _, from, known) = s.begin_read_back().unwrap();
+    assert!(from == message(20) && known.contains(&message(20)), "it runs, and its row is still in the store");
+    end(&mut s, 2, 1, QUICK);
+    s.recorded_first_try(id, message(20));
+    s.end_read_back(id);
+    assert_eq!(s.enqueue(job(1, 1, 21)), Enqueued::Queued, "all read: straight into memory again");
+}
