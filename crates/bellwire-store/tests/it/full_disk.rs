@@ -60,7 +60,8 @@ async fn writing_goes_on_by_itself_once_there_is_space() {
             is_first_try: true,
         });
     }
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Not a wait for something to happen but the time in which nothing may: two of the writer's looks for space.
+    tokio::time::sleep(2 * Duration::from_millis(bellwire_core::limits::FULL_PROBE_MS) + Duration::from_millis(100)).await;
     assert!(w.told.recorded.lock().is_empty() && store.report().await.unwrap().is_full, "there is no space yet");
     // Deleting is allowed, and makes space.
     for message in &accepted[..20] {
