@@ -67,6 +67,9 @@ catalogue! {
     NotImplemented = "not_implemented", 501;
     /// The disk is full. Nothing was stored; it goes on by itself when there is space. Retry after the time in `Retry-After`.
     StorageFull = "storage_full", 503;
+    /// The database is away. Nothing was acknowledged; it goes on by itself when the database is back. Retry after the time in
+    /// `Retry-After`.
+    StorageAway = "storage_away", 503;
     /// Overloaded for the moment. Retry after the time in `Retry-After`.
     Busy = "busy", 503;
     /// The server is stopping. Retry: another one, or the same after its restart, will answer.
@@ -160,7 +163,7 @@ impl ApiError {
             Self::Coded { code: Code::StorageFull, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_FULL_SECONDS));
             }
-            Self::Coded { code: Code::Busy | Code::Closing, .. } => {
+            Self::Coded { code: Code::Busy | Code::Closing | Code::StorageAway, .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_BUSY_SECONDS));
             }
             Self::Coded { code: Code::PayloadTooLarge | Code::RequestTimeout | Code::BadRequest, .. } => {
@@ -189,6 +192,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::new(Code::NotFound, format!("there is no such {what} here (any more)")),
             StoreError::Full => Self::new(Code::StorageFull, "the disk is full; nothing was stored; retry once there is space"),
             StoreError::Busy(what) => Self::new(Code::Busy, format!("the store is busy ({what}); nothing was stored; retry")),
+            StoreError::Unavailable(_) => Self::new(Code::StorageAway, "the database is away; nothing was acknowledged; retry"),
             StoreError::Closed => Self::new(Code::Closing, "the server is stopping; retry"),
             other => Self::internal(other.to_string()),
         }

@@ -10,13 +10,17 @@ pub mod limits;
 pub mod noun;
 pub mod page;
 pub mod retry;
+pub mod shard;
 pub mod time;
 
 pub use attempt::{Attempt, AttemptOutcome, AttemptStatus, Trigger};
-pub use id::{ApiKeyId, AppId, AttemptId, EndpointId, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, TaskId, TokenId};
+pub use id::{
+    ApiKeyId, AppId, AttemptId, EndpointId, ID_SLOTS, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, TaskId, TokenId,
+};
 pub use noun::{
     Application, ApplicationKind, Endpoint, EndpointHealth, EventType, HeaderSet, Message, Metadata, Secret, SigningSecret,
 };
 pub use page::{Direction, Page, PageQuery};
 pub use retry::{RetryPolicy, RetryVerdict};
+pub use shard::{SHARDS, Shard, ShardSet};
 pub use time::{Clock, SystemClock, Timestamp};

@@ -49,7 +49,7 @@ impl Engine {
         if !endpoints.is_empty() {
             self.queue.hold_back(message.app, HOLD_BACK_MAX).await;
         }
-        let new = Arc::new(NewMessage { message, endpoints, idempotency: idem });
+        let new = Arc::new(NewMessage { message, endpoints, idempotency: idem, app_version: None });
         let accepted = self.store.accept(new.clone()).await?;
         // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
         // the pump task does it.
@@ -60,6 +60,7 @@ impl Engine {
                 Published::Fresh(Arc::try_unwrap(new).map_or_else(|shared| shared.message.clone(), |owned| owned.message))
             }
             Accepted::Replayed(id) => Published::Replayed(id),
+            Accepted::Outdated => return Err(StoreError::Busy("the application is being changed")),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, Timestamp, Trigger};
+use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueDelivery, NewMessage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -202,7 +202,7 @@ fn first_try(message: MessageId, endpoint: EndpointId, app: AppId, content: Opti
 pub struct Sink(pub Weak<Engine>);
 
 impl CommitSink for Sink {
-    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &ShardSet) {
         let Some(engine) = self.0.upgrade() else { return };
         let mut queued = false;
         engine.queue.with(|scheduler| {
@@ -236,6 +236,18 @@ impl CommitSink for Sink {
             engine.queue.work.notify_one();
         }
     }
+
+    fn requeued(&self, deliveries: &[DueDelivery]) {
+        let Some(engine) = self.0.upgrade() else { return };
+        for delivery in deliveries {
+            match delivery.trigger {
+                Trigger::Manual => engine.queue.offer_manual(delivery),
+                Trigger::Scheduled => engine.queue.offer_retry(delivery),
+            }
+        }
+    }
+
+    fn fenced(&self, _attempts: &[AttemptRecord]) {}
 
     fn recorded(&self, attempts: &[AttemptRecord]) {
         let Some(engine) = self.0.upgrade() else { return };

@@ -23,8 +23,8 @@ impl Engine {
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<()>, StoreError> {
         Ok(match self.store.requeue(app, message, endpoint, self.now(), idem).await? {
-            Written::Fresh(delivery) => {
-                self.queue.offer_manual(&delivery);
+            Written::Fresh(_) => {
+                // The sink has queued it; starting it here saves a wake-up.
                 self.pump();
                 Written::Fresh(())
             }
@@ -93,10 +93,6 @@ async fn step(engine: &Engine, task: &Task) -> Result<Option<Task>, StoreError> 
     let Some((_, endpoint)) = engine.store.endpoint_for_delivery(task.endpoint).await? else { return Ok(None) };
     // Not faster than deliveries go out.
     engine.queue.hold_back(task.app, PAUSE).await;
-    let (task, due) = engine.store.recover_step(task, &endpoint, engine.now(), STEP).await?;
-    for delivery in &due {
-        engine.queue.offer_retry(delivery);
-    }
-    engine.queue.retry_changed.notify_one();
+    let (task, _) = engine.store.recover_step(task, &endpoint, engine.now(), STEP).await?;
     Ok(Some(task))
 }

@@ -59,7 +59,7 @@ pub async fn run_retries(engine: Arc<Engine>) {
 async fn load_retries(engine: &Engine, load: LoadRetries) {
     let mut after: Option<DueCursor> = None;
     loop {
-        match engine.store.load_retries(after, load.until, PAGE).await {
+        match engine.store.load_retries(bellwire_core::ShardSet::ALL, after, load.until, PAGE).await {
             Ok(page) => {
                 let Some(last) = page.last() else { return };
                 after = Some(DueCursor { due_at: last.due_at, message: last.message, endpoint: last.endpoint });

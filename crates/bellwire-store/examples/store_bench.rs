@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bellwire_core::{
-    AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, SystemClock, Timestamp,
-    Trigger,
+    AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, ShardSet, SystemClock,
+    Timestamp, Trigger,
 };
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{
@@ -27,7 +27,7 @@ struct Echo {
 }
 
 impl CommitSink for Echo {
-    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {
         let Some(store) = self.store.get().and_then(std::sync::Weak::upgrade) else { return };
         let now = SystemClock.now();
         let fails = self.fails.load(Ordering::Relaxed);
@@ -56,11 +56,14 @@ impl CommitSink for Echo {
                         DeliveryNext::Delivered
                     },
                     is_first_try: true,
+                    epoch: 0,
                 });
             }
         }
     }
 
+    fn requeued(&self, _: &[bellwire_store::DueDelivery]) {}
+    fn fenced(&self, _: &[AttemptRecord]) {}
     fn recorded(&self, attempts: &[AttemptRecord]) {
         self.recorded.fetch_add(attempts.len() as u64, Ordering::Relaxed);
     }
@@ -114,7 +117,7 @@ impl Bench {
                     for n in 0..messages / waiters {
                         let id: MessageId = ids.generate(SystemClock.now(), [(waiter ^ n) as u8; 12]);
                         let message = message(id, app, payload.clone());
-                        let new = NewMessage { message, endpoints: endpoints.clone(), idempotency: None };
+                        let new = NewMessage { message, endpoints: endpoints.clone(), idempotency: None, app_version: None };
                         store.accept(Arc::new(new)).await.unwrap();
                     }
                 })
@@ -185,7 +188,7 @@ async fn main() {
         let opened = started.elapsed();
         let (mut retries, mut after) = (0, None);
         loop {
-            let page = store.load_retries(after, Timestamp(i64::MAX), 2_048).await.unwrap();
+            let page = store.load_retries(ShardSet::ALL, after, Timestamp(i64::MAX), 2_048).await.unwrap();
             let Some(last) = page.last() else { break };
             after = Some(DueCursor { due_at: last.due_at, message: last.message, endpoint: last.endpoint });
             retries += page.len();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, Attempt, EndpointId, MessageId, Timestamp, Trigger};
+use bellwire_core::{AppId, Attempt, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
 
 use crate::{IdempotencyRecord, NewMessage, Result, Written};
 
@@ -60,14 +60,20 @@ pub struct AttemptRecord {
     pub next: DeliveryNext,
     /// `true`: this ended the first try, which stood in the message's queue row; `false`: a retry or a manual try.
     pub is_first_try: bool,
+    /// The membership ([`crate::Membership`]) under which the attempt was begun. If that is over, the record changes nothing.
+    pub epoch: i64,
 }
 
 /// Told on the writer's thread after each commit; must not block.
 pub trait CommitSink: Send + Sync {
-    /// These messages are durable: their deliveries may start. In commit order.
-    fn accepted(&self, messages: &[Arc<NewMessage>]);
+    /// These messages are durable: their deliveries in the `local` shards may start. In commit order.
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet);
+    /// These deliveries in local shards were made due again: manual tries and recoveries. Durable.
+    fn requeued(&self, deliveries: &[DueDelivery]);
     /// These attempts are durable.
     fn recorded(&self, attempts: &[AttemptRecord]);
+    /// These attempts have changed nothing: the membership they were made under is over, and another node has their deliveries.
+    fn fenced(&self, attempts: &[AttemptRecord]);
 }
 
 #[async_trait]
@@ -86,9 +92,17 @@ pub trait DeliveryStore {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<(Vec<DueDelivery>, Option<MessageId>)>;
-    /// Pending retries and manual tries due at or before `until`, by due time, after `after` (exclusive), at most `limit`.
-    async fn load_retries(&self, after: Option<DueCursor>, until: Timestamp, limit: usize) -> Result<Vec<DueDelivery>>;
-    /// Makes a finished or waiting delivery due now as a manual try (resend). A waiting schedule is remembered in `resume_at`.
+    /// Pending retries and manual tries of these shards due at or before `until`, by due time, after `after` (exclusive), at most
+    /// `limit`.
+    async fn load_retries(
+        &self,
+        shards: ShardSet,
+        after: Option<DueCursor>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueDelivery>>;
+    /// Makes a finished or waiting delivery due now as a manual try (resend). A waiting schedule is remembered in `resume_at`. Before it
+    /// returns, [`CommitSink::requeued`] is told if the shard is local; else the owner fetches it.
     async fn requeue(
         &self,
         app: AppId,

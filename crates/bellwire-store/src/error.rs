@@ -16,6 +16,12 @@ pub enum StoreError {
     /// The writer's queue or a reader is overloaded, or a statement took too long. Retry later.
     #[error("the store is busy: {0}")]
     Busy(&'static str),
+    /// The database does not answer, or has no primary. What was being written may or may not be; nothing was acknowledged.
+    #[error("the database is away: {0}")]
+    Unavailable(String),
+    /// This node was declared dead: others have its work. It has to join again.
+    #[error("this node was declared dead by another and has lost its shards")]
+    Fenced,
     #[error("the store is closing")]
     Closed,
     /// The directory belongs to another process.

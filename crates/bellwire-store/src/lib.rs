@@ -1,7 +1,7 @@
 //! The only SQL of the house: what must survive, behind one small family of use-case traits.
 //!
-//! One trait a noun, one file a trait; `sqlite/` mirrors the files. One method is one transaction. Time and ids are arguments:
-//! no SQL here calls `now()`. A second backend implements the same traits and runs the same `conformance/` suite.
+//! One trait a noun, one file a trait; `sqlite/` and `postgres/` mirror the files. One method is one transaction. Time and ids are arguments:
+//! no SQL here calls `now()`. Both backends run the same `conformance/` suite.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod application;
@@ -15,9 +15,13 @@ pub mod endpoint;
 pub mod error;
 pub mod event_type;
 pub mod idempotency;
+mod keyset;
 pub mod maintenance;
 pub mod message;
+pub mod postgres;
+pub mod shard;
 pub mod sqlite;
+pub mod stored;
 pub mod task;
 
 pub use application::{ApplicationFilter, ApplicationStore};
@@ -31,6 +35,7 @@ pub use event_type::EventTypeStore;
 pub use idempotency::{Idempotency, IdempotencyRecord, Written};
 pub use maintenance::{MaintenanceStore, RetentionReport, StoreReport};
 pub use message::{Accepted, MessageFilter, MessageStore, NewMessage};
+pub use shard::{Changes, Cluster, HandedOver, Membership, Node, NodeInfo, ShardStore};
 pub use task::{Task, TaskKind, TaskStatus, TaskStore};
 
 /// Everything a backend does. `Arc<dyn Store>` is what the engine and the API hold.
@@ -43,6 +48,7 @@ pub trait Store:
     + EventTypeStore
     + MaintenanceStore
     + MessageStore
+    + ShardStore
     + TaskStore
     + Send
     + Sync

@@ -11,6 +11,9 @@ pub struct NewMessage {
     pub message: Message,
     pub endpoints: Vec<EndpointId>,
     pub idempotency: Option<Idempotency>,
+    /// The application's version ([`crate::ShardStore::application_version`]) that `endpoints` were chosen by; `None`: they hold whatever
+    /// has changed.
+    pub app_version: Option<i64>,
 }
 
 /// What accepting came to.
@@ -20,6 +23,8 @@ pub enum Accepted {
     Fresh,
     /// The idempotency key has made this message before; nothing was written.
     Replayed(MessageId),
+    /// The application has changed since its endpoints were chosen: nothing was written, choose again.
+    Outdated,
 }
 
 /// Which messages a list shows. Bounds are exclusive.

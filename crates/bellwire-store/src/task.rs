@@ -51,7 +51,7 @@ pub trait TaskStore {
     /// One bounded step of a recovery: looks at up to `limit` messages of the window after `task.position`, requeues (as a
     /// scheduled delivery with `tries` 0, due at `now`) those `endpoint` wants (`Endpoint::wants`) that have no successful attempt and are
     /// not unfinished already, including those it missed while disabled; stores position, count and (at the end) `Finished`. Messages without payload are
-    /// passed over. Repeating a step after a crash requeues nothing twice that is still unfinished.
+    /// passed over. The sink is told as by [`crate::DeliveryStore::requeue`]. Repeating a step after a crash requeues nothing twice that is still unfinished.
     async fn recover_step(
         &self,
         task: &Task,

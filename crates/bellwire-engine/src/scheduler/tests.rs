@@ -312,6 +312,7 @@ fn payloads_beyond_the_memory_limit_are_dropped_from_memory_not_the_jobs() {
             },
             endpoints: vec![endpoint(1)],
             idempotency: None,
+            app_version: None,
         };
         s.enqueue(Job { content: Some(Arc::new(content)), ..job(1, 1, m) });
     }

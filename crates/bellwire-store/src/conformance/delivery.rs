@@ -1,6 +1,6 @@
 //! Deliveries: queued, retried, ended, repeated.
 
-use bellwire_core::{EndpointId, IdKind, Message, MessageId, Timestamp, Trigger};
+use bellwire_core::{EndpointId, IdKind, Message, MessageId, ShardSet, Timestamp, Trigger};
 
 use super::world::{HOUR, World, fresh, is_replayed};
 use crate::{DeliveryNext, DueCursor, DueDelivery, StoreError, Written};
@@ -103,8 +103,9 @@ pub async fn failures_are_retried_in_order_of_time(w: World) {
         messages.push(message);
     }
     let order = [1, 3, 2, 0, 4].map(|n: usize| (dues[n], messages[n].id));
-    let load =
-        async |after: Option<DueCursor>, until: Timestamp, limit: usize| w.store.load_retries(after, until, limit).await.unwrap();
+    let load = async |after: Option<DueCursor>, until: Timestamp, limit: usize| {
+        w.store.load_retries(ShardSet::ALL, after, until, limit).await.unwrap()
+    };
     let shape = |due: &[DueDelivery]| due.iter().map(|due| (due.due_at, due.message)).collect::<Vec<_>>();
     let all = load(None, NOT_YET, 100).await;
     assert_eq!(shape(&all), order);
@@ -136,8 +137,8 @@ pub async fn scheduled_messages_wait_for_their_time(w: World) {
     let message = Message { deliver_at: Some(later), ..w.message(app) };
     w.accept(message.clone(), &endpoints).await.unwrap();
     assert_eq!(w.queued().await, []);
-    assert!(w.store.load_retries(None, w.now(), 10).await.unwrap().is_empty());
-    let due = w.store.load_retries(None, later, 10).await.unwrap();
+    assert!(w.store.load_retries(ShardSet::ALL, None, w.now(), 10).await.unwrap().is_empty());
+    let due = w.store.load_retries(ShardSet::ALL, None, later, 10).await.unwrap();
     assert_eq!(due.iter().map(|due| (due.endpoint, due.tries, due.due_at)).collect::<Vec<_>>(), endpoints.map(|e| (e, 0, later)));
     assert_eq!(w.store.load_message(message.id).await.unwrap(), Some(message));
 }
@@ -153,10 +154,10 @@ pub async fn requeueing_repeats_what_ended(w: World) {
         let due = fresh(w.store.requeue(app, message.id, endpoint, w.now(), None).await.unwrap());
         assert_eq!((due.message, due.endpoint, due.app), (message.id, endpoint, app));
         assert_eq!((due.due_at, due.trigger, due.resume_at), (w.now(), Trigger::Manual, None));
-        assert!(w.store.load_retries(None, w.now(), 10).await.unwrap().contains(&due));
+        assert!(w.store.load_retries(ShardSet::ALL, None, w.now(), 10).await.unwrap().contains(&due));
         w.record(&message, endpoint, 200, DeliveryNext::Delivered, false).await;
     }
-    assert!(w.store.load_retries(None, NOT_YET, 10).await.unwrap().is_empty());
+    assert!(w.store.load_retries(ShardSet::ALL, None, NOT_YET, 10).await.unwrap().is_empty());
     // One that never had the message, such as an endpoint made since.
     let newcomer = w.new_endpoint(app).await.id;
     fresh(w.store.requeue(app, message.id, newcomer, w.now(), Some(w.keyed(1, 1))).await.unwrap());
@@ -165,7 +166,7 @@ pub async fn requeueing_repeats_what_ended(w: World) {
     assert!(w.store.find_idempotent(&w.key(1, 1), w.now()).await.unwrap().is_some());
     let mismatch = w.store.requeue(app, message.id, newcomer, w.now(), Some(w.keyed(1, 2))).await;
     assert!(matches!(mismatch, Err(StoreError::IdempotencyMismatch)));
-    assert_eq!(w.store.load_retries(None, NOT_YET, 10).await.unwrap().len(), 1);
+    assert_eq!(w.store.load_retries(ShardSet::ALL, None, NOT_YET, 10).await.unwrap().len(), 1);
     let unknown = [
         w.store.requeue(app, w.id(), ended, w.now(), None).await,
         w.store.requeue(w.id(), message.id, ended, w.now(), None).await,
@@ -189,7 +190,7 @@ pub async fn requeueing_remembers_the_schedule(w: World) {
     }
     // The manual try failed and gave the delivery back to its schedule.
     w.record(&message, endpoint, 500, DeliveryNext::RetryAt { at: later, tries: 3 }, false).await;
-    let due = w.store.load_retries(None, NOT_YET, 10).await.unwrap();
+    let due = w.store.load_retries(ShardSet::ALL, None, NOT_YET, 10).await.unwrap();
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].tries, due[0].due_at, due[0].trigger, due[0].resume_at), (3, later, Trigger::Scheduled, None));
     // While the first try is outstanding a manual try does not end the delivery either.

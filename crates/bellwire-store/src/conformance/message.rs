@@ -125,7 +125,8 @@ pub async fn an_idempotency_key_makes_one_message_however_many_ask(w: World) {
     let w = Arc::new(w);
     let app = w.new_application().await.id;
     let ask = |w: Arc<World>, key: u8, request: u8| async move {
-        let new = NewMessage { message: w.message(app), endpoints: vec![], idempotency: Some(w.key(key, request)) };
+        let new =
+            NewMessage { message: w.message(app), endpoints: vec![], idempotency: Some(w.key(key, request)), app_version: None };
         let id = new.message.id;
         (id, w.store.accept(Arc::new(new)).await)
     };
@@ -136,6 +137,7 @@ pub async fn an_idempotency_key_makes_one_message_however_many_ask(w: World) {
             (id, Ok(Accepted::Fresh)) => fresh.push(id),
             (_, Ok(Accepted::Replayed(id))) => replayed.push(id),
             (_, Err(error)) => panic!("{error}"),
+            (_, Ok(Accepted::Outdated)) => panic!("nobody changed the application"),
         }
     }
     assert_eq!(fresh.len(), 1);

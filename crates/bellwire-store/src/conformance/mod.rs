@@ -41,7 +41,7 @@ macro_rules! cases {
         pub const CASES: &[Case] = &[$(Case {
             name: concat!(stringify!($module), "::", stringify!($name)),
             covers: &[$(stringify!($method)),+],
-            run: |store| Box::pin(async move { $module::$name(World::new(store)).await }),
+            run: |store| Box::pin(async move { $module::$name(World::open(store).await).await }),
         }),+];
     };
 }

@@ -1,6 +1,6 @@
 //! Background tasks.
 
-use bellwire_core::{AppId, Endpoint, EndpointId, IdKind, Message, OrgId, TaskId, Trigger};
+use bellwire_core::{AppId, Endpoint, EndpointId, IdKind, Message, OrgId, ShardSet, TaskId, Trigger};
 
 use super::world::{HOUR, World, fresh, is_replayed, walk};
 use crate::{DeliveryNext, StoreError, Task, TaskKind, TaskStatus};
@@ -113,7 +113,7 @@ pub async fn recovery_requeues_what_was_missed_once(w: World) {
     }
     assert_eq!(running.status, TaskStatus::Finished);
     assert_eq!(requeued, expected);
-    let waiting = w.store.load_retries(None, w.now(), 100).await.unwrap();
+    let waiting = w.store.load_retries(ShardSet::ALL, None, w.now(), 100).await.unwrap();
     assert_eq!(waiting.iter().filter(|due| expected.contains(&due.message)).count(), expected.len());
     let kept = w.store.get_task(w.org, running.id).await.unwrap().unwrap();
     assert_eq!((kept.status, kept.position), (TaskStatus::Finished, running.position));

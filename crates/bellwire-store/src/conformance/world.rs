@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bellwire_core::{
     AppId, Application, ApplicationKind, Attempt, AttemptStatus, Direction, Endpoint, EndpointHealth, EndpointId, HeaderSet,
-    IdGenerator, IdKind, Message, MessageId, Metadata, OrgId, Page, PageQuery, Secret, SigningSecret, Timestamp, Trigger,
+    IdGenerator, IdKind, Message, MessageId, Metadata, OrgId, Page, PageQuery, Secret, ShardSet, SigningSecret, Timestamp,
+    Trigger,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    Accepted, AttemptRecord, CommitSink, DeliveryNext, Idempotency, IdempotencyRecord, NewMessage, Result, Store, Written,
+    Accepted, AttemptRecord, CommitSink, DeliveryNext, DueDelivery, Idempotency, IdempotencyRecord, NewMessage, NodeInfo, Result,
+    Store, Written,
 };
 
 /// No case waits longer for anything.
@@ -26,12 +28,23 @@ pub const DAY: Duration = Duration::from_secs(86_400);
 pub struct Told {
     pub accepted: Mutex<Vec<MessageId>>,
     pub recorded: Mutex<Vec<(MessageId, EndpointId)>>,
+    pub requeued: Mutex<Vec<DueDelivery>>,
+    pub fenced: Mutex<Vec<(MessageId, EndpointId)>>,
     changed: Notify,
 }
 
 impl CommitSink for Told {
-    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &ShardSet) {
         self.accepted.lock().extend(messages.iter().map(|new| new.message.id));
+    }
+
+    fn requeued(&self, deliveries: &[DueDelivery]) {
+        self.requeued.lock().extend(deliveries.iter().cloned());
+    }
+
+    fn fenced(&self, attempts: &[AttemptRecord]) {
+        self.fenced.lock().extend(attempts.iter().map(|record| (record.message, record.endpoint)));
+        self.changed.notify_waiters();
     }
 
     fn recorded(&self, attempts: &[AttemptRecord]) {
@@ -44,6 +57,8 @@ impl CommitSink for Told {
 pub struct World {
     pub store: Arc<dyn Store>,
     pub told: Arc<Told>,
+    /// Of this world's membership.
+    pub epoch: i64,
     pub org: OrgId,
     ids: IdGenerator,
     now: AtomicI64,
@@ -51,6 +66,17 @@ pub struct World {
 }
 
 impl World {
+    /// Joins and takes over all shards, as every store wants it.
+    pub async fn open(store: Arc<dyn Store>) -> Self {
+        let mut world = Self::new(store);
+        let node = NodeInfo { name: "world".to_owned(), is_worker: true, version: "0".to_owned() };
+        world.epoch = world.store.join(node).await.unwrap().epoch;
+        world.store.claim_shards(ShardSet::ALL).await.unwrap();
+        world.store.set_local(ShardSet::ALL).await.unwrap();
+        world
+    }
+
+    /// As the embedded store has it: member of itself from the start.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let told = Arc::new(Told::default());
         store.set_sink(told.clone());
@@ -58,6 +84,7 @@ impl World {
         Self {
             store,
             told,
+            epoch: 0,
             org: OrgId::from_bytes([9; 20]),
             ids: IdGenerator::new(0),
             now: AtomicI64::new(start.as_millis()),
@@ -137,7 +164,9 @@ impl World {
     }
 
     pub async fn accept(&self, message: Message, endpoints: &[EndpointId]) -> Result<Accepted> {
-        self.store.accept(Arc::new(NewMessage { message, endpoints: endpoints.to_vec(), idempotency: None })).await
+        self.store
+            .accept(Arc::new(NewMessage { message, endpoints: endpoints.to_vec(), idempotency: None, app_version: None }))
+            .await
     }
 
     /// A plain message, accepted for these endpoints.
@@ -186,7 +215,15 @@ impl World {
         is_first_try: bool,
     ) {
         let before = self.told.recorded.lock().len();
-        self.store.record_attempt(AttemptRecord { message: message.id, endpoint, app: message.app, attempt, next, is_first_try });
+        self.store.record_attempt(AttemptRecord {
+            message: message.id,
+            endpoint,
+            app: message.app,
+            attempt,
+            next,
+            is_first_try,
+            epoch: self.epoch,
+        });
         self.wait_for_records(before + 1).await;
     }
 

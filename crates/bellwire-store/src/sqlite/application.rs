@@ -5,8 +5,8 @@ use bellwire_core::{AppId, Application, ApplicationKind, IdKind, OrgId, Page, Pa
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
-use super::keyset::Keyset;
 use super::{SqliteStore, endpoint, idempotency, row};
+use crate::keyset::Keyset;
 use crate::{ApplicationFilter, ApplicationStore, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "id, tail, org, kind, uid, name, throttle_rate, metadata, created_at, updated_at";

@@ -10,12 +10,12 @@ use bellwire_core::{
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, Row, params, params_from_iter};
 
-use super::keyset::{KeyRange, Keyset, Nearest};
 use super::message::{Conditions, is_in, shredding};
 use super::record::minute_of;
 use super::row::{self, MESSAGE_COLUMNS, WITHOUT_PAYLOAD};
 use super::state::{endpoints_of, unfinished};
 use super::{SqliteStore, attempted, endpoint};
+use crate::keyset::{KeyRange, Keyset, Nearest};
 use crate::{
     AttemptFilter, AttemptStore, AttemptedEndpoint, AttemptedMessage, EndpointCounts, MessageFilter, Result, StoreError,
 };

@@ -5,12 +5,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::fault::Outcome;
-use super::keyset::{KeyRange, Keyset, Nearest};
 use super::message::{Conditions, segments_from};
 use super::reader::ReadFiles;
 use super::record::{CANCELLED, EXHAUSTED, PENDING};
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD, WITHOUT_PAYLOAD};
 use super::state::state;
+use crate::keyset::{KeyRange, Keyset, Nearest};
 use crate::{AttemptedMessage, MessageFilter};
 
 /// Messages looked for at a time when filters leave little (8 bytes each, and the tree): each time, the endpoint's entries in

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, EndpointId, IdKind, MessageId, Timestamp, Trigger};
+use bellwire_core::{AppId, EndpointId, IdKind, MessageId, ShardSet, Timestamp, Trigger};
 use rusqlite::{Connection, params};
 
 use super::fault::Outcome;
 use super::files::Files;
-use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::record::{self, Counts, PENDING};
 use super::state::{RetryRow, endpoint_alone, is_queued, retry_row, trigger};
 use super::{SqliteStore, idempotency, message, row};
+use crate::keyset::Keyset;
 use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written};
 
 /// Queue rows looked at in one call for one endpoint: most may be of others.
@@ -144,7 +144,13 @@ fn load_first_tries(
     Ok((due, None))
 }
 
-fn load_retries(files: &ReadFiles, after: Option<DueCursor>, until: Timestamp, limit: usize) -> Outcome<Vec<DueDelivery>> {
+fn load_retries(
+    files: &ReadFiles,
+    shards: ShardSet,
+    after: Option<DueCursor>,
+    until: Timestamp,
+    limit: usize,
+) -> Outcome<Vec<DueDelivery>> {
     let (due_at, message, endpoint) =
         after.map_or((i64::MIN, i64::MIN, i64::MIN), |c| (c.due_at.as_millis(), c.message.key(), c.endpoint.key()));
     let limit_sql = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -173,7 +179,10 @@ fn load_retries(files: &ReadFiles, after: Option<DueCursor>, until: Timestamp, l
     }
     found.sort_by_key(|row| (row.due_at, row.message.key(), row.endpoint));
     found.truncate(limit);
-    found.into_iter().map(|row| row.named(files)).collect()
+    let mut due = found.into_iter().map(|row| row.named(files)).collect::<Outcome<Vec<_>>>()?;
+    // All are, but for who asks by shard.
+    due.retain(|delivery| shards.has(delivery.endpoint));
+    Ok(due)
 }
 
 #[async_trait]
@@ -197,8 +206,14 @@ impl DeliveryStore for SqliteStore {
         self.read(move |files| load_first_tries(files, endpoint, after, limit)).await
     }
 
-    async fn load_retries(&self, after: Option<DueCursor>, until: Timestamp, limit: usize) -> Result<Vec<DueDelivery>> {
-        self.read(move |files| load_retries(files, after, until, limit)).await
+    async fn load_retries(
+        &self,
+        shards: ShardSet,
+        after: Option<DueCursor>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueDelivery>> {
+        self.read(move |files| load_retries(files, shards, after, until, limit)).await
     }
 
     async fn requeue(
@@ -210,34 +225,39 @@ impl DeliveryStore for SqliteStore {
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<DueDelivery>> {
         let cipher = self.cipher.clone();
-        self.write(move |files| {
-            // The key is of this message (its path is part of it), so it stands in the message's file.
-            let conn = files.segment_of(&message).file.tx()?;
-            if let Some(record) = &idem
-                && let Some((status, response)) =
-                    idempotency::find(conn, &cipher, &record.idempotency, record.idempotency.made_at())?
-            {
-                return Ok(Written::Replayed { status, response });
-            }
-            let due = requeue(files, app, message, endpoint, now)?;
-            if let Some(record) = &idem {
-                conn.prepare_cached(
-                    "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at, org, status, response) \
+        let written = self
+            .write(move |files| {
+                // The key is of this message (its path is part of it), so it stands in the message's file.
+                let conn = files.segment_of(&message).file.tx()?;
+                if let Some(record) = &idem
+                    && let Some((status, response)) =
+                        idempotency::find(conn, &cipher, &record.idempotency, record.idempotency.made_at())?
+                {
+                    return Ok(Written::Replayed { status, response });
+                }
+                let due = requeue(files, app, message, endpoint, now)?;
+                if let Some(record) = &idem {
+                    conn.prepare_cached(
+                        "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at, org, status, response) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                )?
-                .execute(params![
-                    record.idempotency.key,
-                    record.idempotency.request,
-                    message.key(),
-                    record.idempotency.expires_at.as_millis(),
-                    record.org.as_bytes(),
-                    record.status,
-                    idempotency::seal(&cipher, record)?,
-                ])?;
-            }
-            Ok(Written::Fresh(due))
-        })
-        .await
+                    )?
+                    .execute(params![
+                        record.idempotency.key,
+                        record.idempotency.request,
+                        message.key(),
+                        record.idempotency.expires_at.as_millis(),
+                        record.org.as_bytes(),
+                        record.status,
+                        idempotency::seal(&cipher, record)?,
+                    ])?;
+                }
+                Ok(Written::Fresh(due))
+            })
+            .await?;
+        if let (Written::Fresh(due), Some(sink)) = (&written, self.sink.get()) {
+            sink.requeued(std::slice::from_ref(due));
+        }
+        Ok(written)
     }
 
     async fn count_unfinished(&self) -> Result<(u64, u64)> {

@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Outcome;
-use super::keyset::Keyset;
 use super::{SqliteStore, application, idempotency, row};
+use crate::keyset::Keyset;
 use crate::{Cipher, EndpointStore, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "id, tail, uid, url, description, event_types, channels, throttle_rate, disabled, metadata, headers, secret, \

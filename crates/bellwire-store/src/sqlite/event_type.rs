@@ -5,8 +5,8 @@ use bellwire_core::{EventType, IdKind, OrgId, Page, PageQuery};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
-use super::keyset::Keyset;
 use super::{SqliteStore, idempotency, row};
+use crate::keyset::Keyset;
 use crate::{EventTypeStore, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "org, name, description, archived, deprecated, schemas, feature_flags, group_name, created_at, updated_at";

@@ -9,10 +9,10 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::SqliteStore;
 use super::fault::Outcome;
-use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::row::{self, MESSAGE_COLUMNS, MESSAGE_WIDTH, WITH_PAYLOAD, WITHOUT_PAYLOAD};
 use super::segment::Segment;
+use crate::keyset::Keyset;
 use crate::{Accepted, MessageFilter, MessageStore, NewMessage, Result};
 
 /// Conditions with their values, numbered as they come.

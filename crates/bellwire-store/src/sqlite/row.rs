@@ -1,51 +1,13 @@
 //! How values stand in columns: lists, JSON, ids, payloads.
 
-use bellwire_core::{IdKind, Message, MessageId, Timestamp, limits};
-use bytes::Bytes;
+use bellwire_core::{IdKind, Message, MessageId, Timestamp};
 use rusqlite::Row;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::fault::Outcome;
-use crate::StoreError;
-
-/// What `content_type` NULL stands for.
-pub const JSON: &str = "application/json";
-/// zstd level: the fastest; the disk is not the bottleneck, the writer's processor is.
-const COMPRESSION_LEVEL: i32 = 1;
-/// An unpacked payload: what ingest takes, and room for an operator who allows more.
-const UNPACKED_BYTES_MAX: usize = 64 * limits::PAYLOAD_BYTES_MAX;
-
-/// `|a|b|`, so that `instr(column, '|a|')` finds an element; NULL when empty.
-pub fn list_to_text(list: &[String]) -> Option<String> {
-    if list.is_empty() {
-        return None;
-    }
-    let mut text = String::with_capacity(list.iter().map(|s| s.len() + 1).sum::<usize>() + 1);
-    text.push('|');
-    for item in list {
-        text.push_str(item);
-        text.push('|');
-    }
-    Some(text)
-}
-
-pub fn text_to_list(text: Option<&str>) -> Vec<String> {
-    match text {
-        Some(text) => text.split('|').filter(|item| !item.is_empty()).map(str::to_owned).collect(),
-        None => Vec::new(),
-    }
-}
-
-pub fn to_json<T: serde::Serialize>(value: &T) -> Outcome<String> {
-    serde_json::to_string(value).map_err(|error| StoreError::Io(error.to_string()).into())
-}
-
-pub fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Outcome<T> {
-    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()).into())
-}
+pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, text_to_list, to_json, unpack};
 
 pub fn from_json_opt<T: serde::de::DeserializeOwned>(text: Option<String>) -> Outcome<Option<T>> {
-    text.as_deref().map(from_json).transpose()
+    Ok(text.as_deref().map(from_json).transpose()?)
 }
 
 /// An id from its key and tail columns.
@@ -77,37 +39,6 @@ pub fn keys_to_blob(keys: impl IntoIterator<Item = i64>) -> Vec<u8> {
 
 pub fn blob_to_keys(blob: &[u8]) -> impl Iterator<Item = i64> + '_ {
     blob.as_chunks::<8>().0.iter().map(|chunk| i64::from_be_bytes(*chunk))
-}
-
-/// A payload as it will be stored; made by the caller of the writer, not on its thread.
-#[derive(Debug)]
-pub struct StoredPayload {
-    /// `None`: as it came.
-    compressed: Option<Vec<u8>>,
-    pub checksum: i64,
-}
-
-impl StoredPayload {
-    pub fn of(payload: Option<&Bytes>) -> Self {
-        let Some(payload) = payload else { return Self { compressed: None, checksum: 0 } };
-        let compressed = (payload.len() > limits::COMPRESS_ABOVE_BYTES)
-            .then(|| zstd::bulk::compress(payload, COMPRESSION_LEVEL).ok())
-            .flatten()
-            .filter(|compressed| compressed.len() < payload.len());
-        Self { compressed, checksum: checksum(payload) }
-    }
-
-    pub fn encoding(&self) -> i64 {
-        i64::from(self.compressed.is_some())
-    }
-
-    pub fn bytes<'a>(&'a self, payload: Option<&'a Bytes>) -> Option<&'a [u8]> {
-        self.compressed.as_deref().or(payload.map(AsRef::as_ref))
-    }
-}
-
-fn checksum(payload: &[u8]) -> i64 {
-    xxh3_64(payload).cast_signed()
 }
 
 /// The columns [`message`] reads, in its order.
@@ -154,21 +85,7 @@ impl MessageRow {
     pub fn unpack(self) -> Outcome<Message> {
         let Self { mut message, encoding, checksum: expected, stored } = self;
         let Some(stored) = stored else { return Ok(message) };
-        let corrupt = |what: &str| StoreError::Corrupt(format!("payload of {}: {what}", message.id));
-        let payload = match encoding {
-            0 => stored,
-            1 => {
-                // The frame says its size; what says more than a payload may be is damage, not a reason to allocate.
-                let size = zstd::zstd_safe::get_frame_content_size(&stored).ok().flatten().unwrap_or(0);
-                let size = usize::try_from(size).unwrap_or(usize::MAX).min(UNPACKED_BYTES_MAX);
-                zstd::bulk::decompress(&stored, size).map_err(|error| corrupt(&error.to_string()))?
-            }
-            other => return Err(corrupt(&format!("unknown encoding {other}")).into()),
-        };
-        if checksum(&payload) != expected {
-            return Err(corrupt("checksum mismatch").into());
-        }
-        message.payload = Some(payload.into());
+        message.payload = Some(unpack(message.id, encoding, expected, stored)?);
         Ok(message)
     }
 }
@@ -176,13 +93,6 @@ impl MessageRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_read_back_as_written() {
-        for list in [vec![], vec!["a".to_owned()], vec!["a".to_owned(), "b.c-d".to_owned()]] {
-            assert_eq!(text_to_list(list_to_text(&list).as_deref()), list);
-        }
-    }
 
     #[test]
     fn queue_blobs_read_back_as_written() {

@@ -6,9 +6,9 @@ use bellwire_core::{AttemptStatus, Timestamp, Trigger};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
-use super::keyset::KeyRange;
 use super::record::{CANCELLED, PENDING, first_tries_left};
 use super::row;
+use crate::keyset::KeyRange;
 
 pub fn trigger(code: i64) -> Trigger {
     if code == i64::from(Trigger::Manual as u8) { Trigger::Manual } else { Trigger::Scheduled }

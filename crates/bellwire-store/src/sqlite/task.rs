@@ -6,11 +6,11 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::files::Files;
-use super::keyset::Keyset;
 use super::reader::ReadFiles;
 use super::record::{PENDING, is_delivered};
 use super::state::{is_queued, retry_row};
 use super::{SqliteStore, delivery, idempotency, message, row};
+use crate::keyset::Keyset;
 use crate::{DueDelivery, IdempotencyRecord, Result, StoreError, Task, TaskKind, TaskStatus, TaskStore, Written};
 
 const COLUMNS: &str = "id, tail, org, kind, status, app, endpoint, since, until, position, messages_sent, created_at, updated_at";
@@ -182,23 +182,28 @@ impl TaskStore for SqliteStore {
                 Ok((look, task))
             })
             .await?;
-        self.write(move |files| {
-            let due = recover(files, &task, &look.wanted, now)?;
-            task.messages_sent += due.len() as u64;
-            // Two files: the segments commit first, so a crash between them repeats the step.
-            let sql =
-                "UPDATE task SET position = ?3, messages_sent = ?4, status = ?5, updated_at = ?6 WHERE id = ?1 AND tail = ?2";
-            let changed = files.control.tx()?.prepare_cached(sql)?.execute(params![
-                task.id.key(),
-                task.id.tail(),
-                task.position.as_ref().map(IdKind::as_bytes),
-                sent(&task),
-                task.status as u8,
-                now.as_millis(),
-            ])?;
-            if changed == 0 { Err(StoreError::NotFound("task").into()) } else { Ok((task, due)) }
-        })
-        .await
+        let (task, due) = self
+            .write(move |files| {
+                let due = recover(files, &task, &look.wanted, now)?;
+                task.messages_sent += due.len() as u64;
+                // Two files: the segments commit first, so a crash between them repeats the step.
+                let sql =
+                    "UPDATE task SET position = ?3, messages_sent = ?4, status = ?5, updated_at = ?6 WHERE id = ?1 AND tail = ?2";
+                let changed = files.control.tx()?.prepare_cached(sql)?.execute(params![
+                    task.id.key(),
+                    task.id.tail(),
+                    task.position.as_ref().map(IdKind::as_bytes),
+                    sent(&task),
+                    task.status as u8,
+                    now.as_millis(),
+                ])?;
+                if changed == 0 { Err(StoreError::NotFound("task").into()) } else { Ok((task, due)) }
+            })
+            .await?;
+        if let Some(sink) = self.sink.get() {
+            sink.requeued(&due);
+        }
+        Ok((task, due))
     }
 
     async fn finish_task(&self, id: TaskId, status: TaskStatus, now: Timestamp) -> Result<()> {

@@ -166,7 +166,7 @@ impl Writer {
                 .map(|(accept, _)| accept.new.clone())
                 .collect();
             if !fresh.is_empty() {
-                sink.accepted(&fresh);
+                sink.accepted(&fresh, &bellwire_core::ShardSet::ALL);
             }
             if !attempts.is_empty() {
                 sink.recorded(attempts);

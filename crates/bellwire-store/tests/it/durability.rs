@@ -30,7 +30,9 @@ fn say(what: &str, message: MessageId) {
 struct Says;
 
 impl CommitSink for Says {
-    fn accepted(&self, _: &[Arc<NewMessage>]) {}
+    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {}
+    fn requeued(&self, _: &[bellwire_store::DueDelivery]) {}
+    fn fenced(&self, _: &[AttemptRecord]) {}
     fn recorded(&self, attempts: &[AttemptRecord]) {
         for record in attempts {
             say("recorded", record.message);
@@ -49,7 +51,8 @@ async fn be_killed(dir: &Path, app: AppId, endpoint: EndpointId) {
             tokio::spawn(async move {
                 for round in 0u64.. {
                     let id: MessageId = ids.generate(SystemClock.now(), [n; 12]);
-                    let new = NewMessage { message: message(id, app), endpoints: vec![endpoint], idempotency: None };
+                    let new =
+                        NewMessage { message: message(id, app), endpoints: vec![endpoint], idempotency: None, app_version: None };
                     assert_eq!(store.accept(Arc::new(new)).await.unwrap(), Accepted::Fresh);
                     say("accepted", id);
                     if round % 2 == 0 {
@@ -60,6 +63,7 @@ async fn be_killed(dir: &Path, app: AppId, endpoint: EndpointId) {
                             attempt: None,
                             next: DeliveryNext::Delivered,
                             is_first_try: true,
+                            epoch: 0,
                         });
                     }
                 }
@@ -178,6 +182,7 @@ async fn what_was_handed_over_before_closing_is_written() {
         attempt: Some(attempt.clone()),
         next: DeliveryNext::Delivered,
         is_first_try: true,
+        epoch: 0,
     };
     store.record_attempt(record);
     store.close().await.unwrap();

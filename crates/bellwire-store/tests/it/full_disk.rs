@@ -58,6 +58,7 @@ async fn writing_goes_on_by_itself_once_there_is_space() {
             attempt: Some(w.attempt(message.id, endpoint, 200)),
             next: DeliveryNext::Delivered,
             is_first_try: true,
+            epoch: 0,
         });
     }
     // Not a wait for something to happen but the time in which nothing may: two of the writer's looks for space.

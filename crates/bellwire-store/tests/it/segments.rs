@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellwire_core::{Message, MessageId};
+use bellwire_core::{Message, MessageId, ShardSet};
 use bellwire_store::conformance::world::{DAY, HOUR, newest_first, page};
 use bellwire_store::sqlite::SqliteOptions;
 use bellwire_store::{DeliveryNext, DeliveryStore, MaintenanceStore, MessageFilter, MessageStore, StoreError};
@@ -43,7 +43,7 @@ async fn a_segment_takes_messages_for_its_span() {
         listed.rows.iter().map(|message| message.id).collect::<Vec<_>>(),
         ids.iter().rev().take(7).copied().collect::<Vec<_>>()
     );
-    assert_eq!(store.load_retries(None, w.now().plus(DAY), 10).await.unwrap().len(), 1);
+    assert_eq!(store.load_retries(ShardSet::ALL, None, w.now().plus(DAY), 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -131,8 +131,10 @@ struct Counting {
 }
 
 impl CommitSink for Counting {
-    fn accepted(&self, _: &[Arc<NewMessage>]) {}
+    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {}
 
+    fn requeued(&self, _: &[bellwire_store::DueDelivery]) {}
+    fn fenced(&self, _: &[AttemptRecord]) {}
     fn recorded(&self, attempts: &[AttemptRecord]) {
         self.recorded.fetch_add(attempts.len() as u64, Ordering::Release);
     }
@@ -247,7 +249,7 @@ fn new_message(ids: &IdGenerator, app: AppId, endpoint: EndpointId, payload: Vec
         deliver_at: None,
         payload_expires_at: now.plus(RETENTION),
     };
-    Ok(NewMessage { message, endpoints: vec![endpoint], idempotency: None })
+    Ok(NewMessage { message, endpoints: vec![endpoint], idempotency: None, app_version: None })
 }
 
 fn record_of(ids: &IdGenerator, new: &NewMessage, url: &str, is_waiting: bool) -> anyhow::Result<AttemptRecord> {
@@ -271,5 +273,5 @@ fn record_of(ids: &IdGenerator, new: &NewMessage, url: &str, is_waiting: bool) -
     } else {
         DeliveryNext::Delivered
     };
-    Ok(AttemptRecord { message, endpoint, app: new.message.app, attempt: Some(attempt), next, is_first_try: true })
+    Ok(AttemptRecord { message, endpoint, app: new.message.app, attempt: Some(attempt), next, is_first_try: true, epoch: 0 })
 }

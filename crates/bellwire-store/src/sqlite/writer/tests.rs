@@ -14,9 +14,11 @@ use crate::sqlite::checkpoint::Checkpointer;
 struct Told(AtomicUsize);
 
 impl CommitSink for Told {
-    fn accepted(&self, messages: &[Arc<NewMessage>]) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {
         self.0.fetch_add(messages.len(), Ordering::Relaxed);
     }
+    fn requeued(&self, _: &[crate::DueDelivery]) {}
+    fn fenced(&self, _: &[AttemptRecord]) {}
     fn recorded(&self, _: &[AttemptRecord]) {}
 }
 
@@ -34,7 +36,7 @@ fn message(n: i64) -> Arc<NewMessage> {
         deliver_at: None,
         payload_expires_at: Timestamp(i64::MAX),
     };
-    Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None })
+    Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None, app_version: None })
 }
 
 #[tokio::test]

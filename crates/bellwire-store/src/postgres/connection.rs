@@ -1,0 +1,215 @@
+//! Connections: a pool of them, statements with a time limit, transactions that end one way or the other.
+
+use std::time::Duration;
+
+use bellwire_core::limits;
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::fault::{Fault, Outcome};
+use super::param::Param;
+use crate::StoreError;
+
+/// Statements of the way of a message, and of chores.
+pub const WRITE_MAX: Duration = Duration::from_millis(limits::WRITER_WAIT_MS_MAX);
+/// Lists and counts for people.
+pub const READ_MAX: Duration = Duration::from_millis(limits::READ_STATEMENT_MS_MAX);
+/// Connecting, with all hosts of the address.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Waiting for a connection of the pool.
+const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Connections to one database.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+}
+
+impl Db {
+    /// Connects to nothing yet. `url` as libpq knows it, with several hosts if there are several.
+    pub fn new(url: &str, connections_max: usize) -> Result<Self, StoreError> {
+        let mut config: tokio_postgres::Config =
+            url.parse().map_err(|error: tokio_postgres::Error| StoreError::Io(format!("the database's address: {error}")))?;
+        config.connect_timeout(CONNECT_MAX);
+        if config.get_application_name().is_none() {
+            config.application_name("bellwire");
+        }
+        // Only who takes writes is the database; a standby that was promoted is found by this.
+        config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+        config.keepalives_idle(Duration::from_secs(5));
+        config.keepalives_interval(Duration::from_secs(1));
+        config.keepalives_retries(3);
+        config.tcp_user_timeout(Duration::from_secs(10));
+        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = if config.get_ssl_mode() == SslMode::Disable {
+            Manager::from_config(config, NoTls, manager_config)
+        } else {
+            Manager::from_config(config, tls()?, manager_config)
+        };
+        let pool = Pool::builder(manager)
+            .max_size(connections_max)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(POOL_WAIT_MAX), create: Some(CONNECT_MAX * 2), recycle: Some(POOL_WAIT_MAX) })
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move {
+                    // A constant; JIT compiling costs more than any of our statements.
+                    client.batch_execute("SET jit = off").await.map_err(HookError::Backend)
+                })
+            }))
+            .build()
+            .map_err(|error| StoreError::Io(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// A connection of the pool's.
+    pub async fn get(&self) -> Outcome<Conn> {
+        let object = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => Fault::Sql(error),
+            PoolError::Timeout(_) => StoreError::Unavailable("no connection was free or could be made in time".to_owned()).into(),
+            PoolError::Closed => StoreError::Closed.into(),
+            other => StoreError::Unavailable(other.to_string()).into(),
+        })?;
+        Ok(Conn { object: Some(object) })
+    }
+
+    /// Closes all connections, also those that will be returned.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    /// (connections open, of these idle)
+    pub fn connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.available)
+    }
+}
+
+fn tls() -> Result<MakeRustlsConnect, StoreError> {
+    use rustls_platform_verifier::BuilderVerifierExt;
+    let wrong = |error: rustls::Error| StoreError::Io(format!("TLS to the database: {error}"));
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(wrong)?
+        .with_platform_verifier()
+        .map_err(wrong)?
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// One connection, on loan. Goes back to the pool when dropped, unless a statement or transaction was left in the middle.
+pub struct Conn {
+    object: Option<Object>,
+}
+
+impl Conn {
+    fn client(&self) -> Outcome<&tokio_postgres::Client> {
+        match &self.object {
+            Some(object) => Ok(object),
+            None => Err(StoreError::Unavailable("the connection was given up".to_owned()).into()),
+        }
+    }
+
+    /// All rows. At most [`READ_MAX`].
+    pub async fn query(&self, sql: &str, params: &[Param<'_>]) -> Outcome<Vec<Row>> {
+        self.query_within(READ_MAX, sql, params).await
+    }
+
+    /// The first row, if any.
+    pub async fn query_opt(&self, sql: &str, params: &[Param<'_>]) -> Outcome<Option<Row>> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    /// The one row that a statement always has.
+    pub async fn query_one(&self, sql: &str, params: &[Param<'_>]) -> Outcome<Row> {
+        self.query_opt(sql, params).await?.ok_or_else(|| StoreError::Corrupt(format!("no row: {sql}")).into())
+    }
+
+    /// How many rows were changed.
+    pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Outcome<u64> {
+        let client = self.client()?;
+        within(client, WRITE_MAX, client.execute_typed(sql, params)).await
+    }
+
+    /// As [`Self::query`] with another time limit. When it has passed, the server is told to stop.
+    pub async fn query_within(&self, limit: Duration, sql: &str, params: &[Param<'_>]) -> Outcome<Vec<Row>> {
+        let client = self.client()?;
+        within(client, limit, client.query_typed(sql, params)).await
+    }
+
+    /// Statements without parameters.
+    pub async fn batch(&self, sql: &str) -> Outcome<()> {
+        let client = self.client()?;
+        within(client, WRITE_MAX, client.batch_execute(sql)).await
+    }
+
+    /// Begins a transaction; statements on this connection are then part of it until [`Tx::commit`].
+    pub async fn begin(&mut self) -> Outcome<Tx<'_>> {
+        self.begin_as("BEGIN").await
+    }
+
+    /// As [`Self::begin`], with all statements seeing the same moment.
+    pub async fn begin_snapshot(&mut self) -> Outcome<Tx<'_>> {
+        self.begin_as("BEGIN ISOLATION LEVEL REPEATABLE READ").await
+    }
+
+    async fn begin_as(&mut self, sql: &str) -> Outcome<Tx<'_>> {
+        self.batch(sql).await?;
+        Ok(Tx { conn: self, is_open: true })
+    }
+}
+
+async fn within<T>(
+    client: &tokio_postgres::Client,
+    limit: Duration,
+    act: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Outcome<T> {
+    match tokio::time::timeout(limit, act).await {
+        Ok(result) => Ok(result?),
+        Err(_) => {
+            // Without TLS: servers take the request for cancelling either way, and it holds no secret worth more than itself.
+            let _ = tokio::time::timeout(Duration::from_secs(1), client.cancel_token().cancel_query(NoTls)).await;
+            Err(StoreError::Busy("a statement took too long").into())
+        }
+    }
+}
+
+/// A transaction. Dropped without [`Tx::commit`], it is rolled back with its connection.
+pub struct Tx<'a> {
+    conn: &'a mut Conn,
+    is_open: bool,
+}
+
+impl Tx<'_> {
+    pub async fn commit(mut self) -> Outcome<()> {
+        self.conn.batch("COMMIT").await?;
+        self.is_open = false;
+        Ok(())
+    }
+
+    pub async fn rollback(mut self) -> Outcome<()> {
+        self.conn.batch("ROLLBACK").await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Tx<'_> {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
+        self.conn
+    }
+}
+
+impl Drop for Tx<'_> {
+    fn drop(&mut self) {
+        if self.is_open
+            && let Some(object) = self.conn.object.take()
+        {
+            // Not returned to the pool: closing it rolls back.
+            drop(Object::take(object));
+        }
+    }
+}

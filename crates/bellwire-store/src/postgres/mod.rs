@@ -1,0 +1,77 @@
+//! The backend for many nodes: PostgreSQL 15 or newer.
+//!
+//! Any node accepts; batches go to the server as one statement and one commit. Which node delivers is decided by shards
+//! (`shard.rs`). Statements are unnamed and transactions short, so that PgBouncer in transaction mode may stand in between.
+//! The files named after nouns implement the traits of the same name, as in `sqlite/`.
+
+mod connection;
+mod fault;
+mod migrate;
+mod param;
+
+use std::sync::{Arc, OnceLock};
+
+use bellwire_core::OrgId;
+
+use crate::{Cipher, CommitSink, Result, StoreError};
+use connection::{Conn, Db};
+use fault::Outcome;
+use param::p;
+
+/// How the store is opened.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host[,host…]/database?sslmode=…`
+    pub url: String,
+    pub cipher: Cipher,
+    /// Connections this process opens at most.
+    pub connections_max: usize,
+    /// How long messages are kept. Payloads that expire earlier are deleted one by one.
+    pub retention: std::time::Duration,
+}
+
+impl PostgresOptions {
+    pub fn new(url: impl Into<String>, cipher: Cipher) -> Self {
+        Self { url: url.into(), cipher, connections_max: 16, retention: std::time::Duration::from_secs(90 * 86_400) }
+    }
+}
+
+/// The store on PostgreSQL.
+pub struct PostgresStore {
+    db: Db,
+    cipher: Cipher,
+    options: PostgresOptions,
+    sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
+}
+
+impl PostgresStore {
+    /// Connects and brings the schema up to date. Errors: [`StoreError::Unavailable`], [`StoreError::TooNew`],
+    /// [`StoreError::Cipher`] (another master key).
+    pub async fn open(options: PostgresOptions) -> Result<Arc<Self>> {
+        Ok(Self::open_inner(options).await?)
+    }
+
+    async fn open_inner(options: PostgresOptions) -> Outcome<Arc<Self>> {
+        let db = Db::new(&options.url, options.connections_max)?;
+        let mut conn = db.get().await?;
+        migrate::run(&mut conn).await?;
+        check_key(&conn, &options.cipher).await?;
+        drop(conn);
+        Ok(Arc::new(Self { db, cipher: options.cipher.clone(), sink: Arc::new(OnceLock::new()), options }))
+    }
+}
+
+/// Notices a wrong master key at the start and not at the first delivery.
+async fn check_key(conn: &Conn, cipher: &Cipher) -> Outcome<()> {
+    let nobody: OrgId = bellwire_core::IdKind::from_bytes([0; 20]);
+    let sealed = cipher.seal(&nobody, "meta/key_check", b"bellwire")?;
+    // Of several that start at once, the first one's stays.
+    let sql = "INSERT INTO meta (name, value) VALUES ('key_check', $1) ON CONFLICT (name) DO NOTHING";
+    conn.execute(sql, &[p(&sealed)]).await?;
+    let row = conn.query_one("SELECT value FROM meta WHERE name = 'key_check'", &[]).await?;
+    let known: Vec<u8> = row.try_get(0)?;
+    cipher
+        .open(&nobody, "meta/key_check", &known)
+        .map(|_| ())
+        .map_err(|_| StoreError::Cipher("the master key is not the one this store was created with".to_owned()).into())
+}

@@ -1,0 +1,109 @@
+//! How payloads and lists stand in columns, in every backend alike: so that rows can be moved from one to the other as they are.
+
+use bellwire_core::{MessageId, limits};
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{Result, StoreError};
+
+/// What `content_type` NULL stands for.
+pub const JSON: &str = "application/json";
+/// zstd level: the fastest; the disk is not the bottleneck, the writer's processor is.
+const COMPRESSION_LEVEL: i32 = 1;
+/// An unpacked payload: what ingest takes, and room for an operator who allows more.
+const UNPACKED_BYTES_MAX: usize = 64 * limits::PAYLOAD_BYTES_MAX;
+
+/// `|a|b|`, so that a search for `|a|` finds an element; NULL when empty.
+pub fn list_to_text(list: &[String]) -> Option<String> {
+    if list.is_empty() {
+        return None;
+    }
+    let mut text = String::with_capacity(list.iter().map(|s| s.len() + 1).sum::<usize>() + 1);
+    text.push('|');
+    for item in list {
+        text.push_str(item);
+        text.push('|');
+    }
+    Some(text)
+}
+
+pub fn text_to_list(text: Option<&str>) -> Vec<String> {
+    match text {
+        Some(text) => text.split('|').filter(|item| !item.is_empty()).map(str::to_owned).collect(),
+        None => Vec::new(),
+    }
+}
+
+pub fn to_json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| StoreError::Io(error.to_string()))
+}
+
+pub fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// A payload as it will be stored; made by the caller of the writer, not on its thread.
+#[derive(Debug)]
+pub struct StoredPayload {
+    /// `None`: as it came.
+    compressed: Option<Vec<u8>>,
+    pub checksum: i64,
+}
+
+impl StoredPayload {
+    pub fn of(payload: Option<&Bytes>) -> Self {
+        let Some(payload) = payload else { return Self { compressed: None, checksum: 0 } };
+        let compressed = (payload.len() > limits::COMPRESS_ABOVE_BYTES)
+            .then(|| zstd::bulk::compress(payload, COMPRESSION_LEVEL).ok())
+            .flatten()
+            .filter(|compressed| compressed.len() < payload.len());
+        Self { compressed, checksum: checksum(payload) }
+    }
+
+    /// 0: as it came; 1: zstd.
+    pub fn encoding(&self) -> i64 {
+        i64::from(self.compressed.is_some())
+    }
+
+    pub fn bytes<'a>(&'a self, payload: Option<&'a Bytes>) -> Option<&'a [u8]> {
+        self.compressed.as_deref().or(payload.map(AsRef::as_ref))
+    }
+}
+
+fn checksum(payload: &[u8]) -> i64 {
+    xxh3_64(payload).cast_signed()
+}
+
+/// Unpacks a stored payload and verifies it.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if it is not what was stored.
+pub fn unpack(message: MessageId, encoding: i64, expected: i64, stored: Vec<u8>) -> Result<Bytes> {
+    let corrupt = |what: &str| StoreError::Corrupt(format!("payload of {message}: {what}"));
+    let payload = match encoding {
+        0 => stored,
+        1 => {
+            // The frame says its size; what says more than a payload may be is damage, not a reason to allocate.
+            let size = zstd::zstd_safe::get_frame_content_size(&stored).ok().flatten().unwrap_or(0);
+            let size = usize::try_from(size).unwrap_or(usize::MAX).min(UNPACKED_BYTES_MAX);
+            zstd::bulk::decompress(&stored, size).map_err(|error| corrupt(&error.to_string()))?
+        }
+        other => return Err(corrupt(&format!("unknown encoding {other}"))),
+    };
+    if checksum(&payload) != expected {
+        return Err(corrupt("checksum mismatch"));
+    }
+    Ok(payload.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_read_back_as_written() {
+        for list in [vec![], vec!["a".to_owned()], vec!["a".to_owned(), "b.c-d".to_owned()]] {
+            assert_eq!(text_to_list(list_to_text(&list).as_deref()), list);
+        }
+    }
+}
