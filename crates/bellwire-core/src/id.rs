@@ -129,6 +129,10 @@ ids! {
     TaskId = "qtask_",
     /// The public half of an API key.
     ApiKeyId = "key_",
+    /// A way in.
+    SourceId = "src_",
+    /// An entry of a source's log: a request that did not become a message of its own.
+    ReceiptId = "log",
     /// A portal token, so that it can be revoked.
     TokenId = "tok_",
 }

@@ -11,11 +11,13 @@ pub mod noun;
 pub mod page;
 pub mod retry;
 pub mod shard;
+pub mod source;
 pub mod time;
 
 pub use attempt::{Attempt, AttemptOutcome, AttemptStatus, Trigger};
 pub use id::{
-    ApiKeyId, AppId, AttemptId, EndpointId, ID_SLOTS, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, TaskId, TokenId,
+    ApiKeyId, AppId, AttemptId, EndpointId, ID_SLOTS, IdGenerator, IdKind, MessageId, OrgId, ParseIdError, ReceiptId, SourceId,
+    TaskId, TokenId,
 };
 pub use noun::{
     Application, ApplicationKind, Endpoint, EndpointHealth, EventType, HeaderSet, Message, Metadata, Secret, SigningSecret,
@@ -23,4 +25,5 @@ pub use noun::{
 pub use page::{Direction, Page, PageQuery};
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use shard::{SHARDS, Shard, ShardSet};
+pub use source::{DuplicateKey, DuplicateRule, Origin, Source, SourceAnswer, SourceSettings};
 pub use time::{Clock, SystemClock, Timestamp};

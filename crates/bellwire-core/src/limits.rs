@@ -169,3 +169,11 @@ pub const URLS_KEPT: usize = 16_384;
 /// Rows one retention step deletes or empties, and pages it gives back to the file system: some tens of milliseconds.
 pub const RETAIN_ROWS_MAX: usize = 1_000;
 pub const RETAIN_PAGES_MAX: u32 = 2_000;
+/// How long a received event is remembered so that a repeat is recognised: providers repeat for up to three days, rarely longer; and
+/// at most as long as anybody repeats by hand.
+pub const DUPLICATE_WINDOW_SECONDS_DEFAULT: u64 = 3 * 86_400;
+pub const DUPLICATE_WINDOW_SECONDS_MAX: u64 = 30 * 86_400;
+/// Entries of a source's log that are kept: enough to see what is wrong, little enough that an attacker fills nothing.
+pub const SOURCE_LOG_ENTRIES_KEPT: i64 = 1_000;
+/// Body of a received request; a source may set less. GitHub sends up to 25 MB, everybody else stays below one.
+pub const RECEIVED_BODY_BYTES_MAX: usize = 26 * 1024 * 1024;
