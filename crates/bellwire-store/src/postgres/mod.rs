@@ -5,6 +5,7 @@
 //! The files named after nouns implement the traits of the same name, as in `sqlite/`.
 
 mod connection;
+pub mod database;
 mod fault;
 mod migrate;
 mod param;
