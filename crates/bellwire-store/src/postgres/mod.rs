@@ -9,6 +9,7 @@ pub mod database;
 mod fault;
 mod migrate;
 mod param;
+mod row;
 
 use std::sync::{Arc, OnceLock};
 
