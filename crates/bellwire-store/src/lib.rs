@@ -19,6 +19,7 @@ mod keyset;
 pub mod maintenance;
 pub mod message;
 pub mod postgres;
+mod sealed;
 pub mod shard;
 pub mod sqlite;
 pub mod stored;

@@ -189,6 +189,18 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Commits if all went well; else rolls back, so that the connection can be used again, and hands the error on.
+    pub async fn end<T>(self, result: Outcome<T>) -> Outcome<T> {
+        match result {
+            Ok(value) => self.commit().await.map(|()| value),
+            Err(fault) => {
+                // If this fails too, the connection is closed, which rolls back.
+                let _ = self.rollback().await;
+                Err(fault)
+            }
+        }
+    }
+
     pub async fn rollback(mut self) -> Outcome<()> {
         self.conn.batch("ROLLBACK").await?;
         self.is_open = false;

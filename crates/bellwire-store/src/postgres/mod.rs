@@ -4,9 +4,14 @@
 //! (`shard.rs`). Statements are unnamed and transactions short, so that PgBouncer in transaction mode may stand in between.
 //! The files named after nouns implement the traits of the same name, as in `sqlite/`.
 
+mod application;
 mod connection;
+mod credential;
 pub mod database;
+mod endpoint;
+mod event_type;
 mod fault;
+mod idempotency;
 mod migrate;
 mod param;
 mod row;

@@ -13,6 +13,7 @@ use super::record::{self, Counts, PENDING};
 use super::state::{RetryRow, endpoint_alone, is_queued, retry_row, trigger};
 use super::{SqliteStore, idempotency, message, row};
 use crate::keyset::Keyset;
+use crate::sealed::seal_answer;
 use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written};
 
 /// Queue rows looked at in one call for one endpoint: most may be of others.
@@ -248,7 +249,7 @@ impl DeliveryStore for SqliteStore {
                         record.idempotency.expires_at.as_millis(),
                         record.org.as_bytes(),
                         record.status,
-                        idempotency::seal(&cipher, record)?,
+                        seal_answer(&cipher, record)?,
                     ])?;
                 }
                 Ok(Written::Fresh(due))

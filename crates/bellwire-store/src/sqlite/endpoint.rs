@@ -1,41 +1,20 @@
 //! [`EndpointStore`] on `control.db`. Signing keys and header values are sealed for the row they stand in.
 
 use async_trait::async_trait;
-use bellwire_core::{
-    AppId, Application, Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, OrgId, Page, PageQuery, Secret, SigningSecret,
-    Timestamp,
-};
+use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, IdKind, Page, PageQuery, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::{Deserialize, Serialize};
 
 use super::fault::Outcome;
 use super::{SqliteStore, application, idempotency, row};
 use crate::keyset::Keyset;
+use crate::sealed::{SealedEndpoint, seal_endpoint};
 use crate::{Cipher, EndpointStore, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "id, tail, uid, url, description, event_types, channels, throttle_rate, disabled, metadata, headers, secret, \
      failing_since, created_at, updated_at";
 
-/// A row before its secrets are opened (which needs the organisation).
-pub struct Sealed {
-    id: EndpointId,
-    uid: Option<String>,
-    url: String,
-    description: String,
-    event_types: Option<String>,
-    channels: Option<String>,
-    throttle_rate: Option<u16>,
-    disabled: bool,
-    metadata: String,
-    headers: Option<Vec<u8>>,
-    secret: Option<Vec<u8>>,
-    failing_since: Option<Timestamp>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<Sealed> {
-    Ok(Sealed {
+fn read(row: &Row<'_>) -> rusqlite::Result<SealedEndpoint> {
+    Ok(SealedEndpoint {
         id: row::id(row, 0, 1)?,
         uid: row.get(2)?,
         url: row.get(3)?,
@@ -51,61 +30,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Sealed> {
         created_at: row::time(row, 13)?,
         updated_at: row::time(row, 14)?,
     })
-}
-
-/// The signing keys inside the seal.
-#[derive(Serialize, Deserialize)]
-struct Keys {
-    current: String,
-    old: Vec<(String, i64)>,
-}
-
-fn place(id: EndpointId, column: &str) -> String {
-    format!("endpoint/{id}/{column}")
-}
-
-fn seal(cipher: &Cipher, org: OrgId, endpoint: &Endpoint) -> Outcome<(Vec<u8>, Vec<u8>)> {
-    let headers: Vec<(&str, &str)> = endpoint.headers.0.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    let keys = Keys {
-        current: endpoint.secret.current.expose().to_owned(),
-        old: endpoint.secret.old.iter().map(|(key, until)| (key.expose().to_owned(), until.as_millis())).collect(),
-    };
-    Ok((
-        cipher.seal(&org, &place(endpoint.id, "headers"), row::to_json(&headers)?.as_bytes())?,
-        cipher.seal(&org, &place(endpoint.id, "secret"), row::to_json(&keys)?.as_bytes())?,
-    ))
-}
-
-impl Sealed {
-    pub fn open(self, cipher: &Cipher, org: OrgId, app: AppId) -> Outcome<Endpoint> {
-        let text = |column: &str, sealed: Option<Vec<u8>>| -> Outcome<String> {
-            let sealed = sealed.ok_or_else(|| StoreError::Corrupt(format!("{} is missing", place(self.id, column))))?;
-            let opened = cipher.open(&org, &place(self.id, column), &sealed)?;
-            Ok(String::from_utf8(opened).map_err(|error| StoreError::Corrupt(error.to_string()))?)
-        };
-        let headers: Vec<(String, String)> = row::from_json(&text("headers", self.headers)?)?;
-        let keys: Keys = row::from_json(&text("secret", self.secret)?)?;
-        Ok(Endpoint {
-            id: self.id,
-            app,
-            uid: self.uid,
-            url: self.url,
-            description: self.description,
-            event_types: row::from_json_opt(self.event_types)?,
-            channels: row::from_json_opt(self.channels)?,
-            throttle_rate: self.throttle_rate,
-            disabled: self.disabled,
-            metadata: row::from_json(&self.metadata)?,
-            headers: HeaderSet(headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()),
-            secret: SigningSecret {
-                current: Secret::new(keys.current),
-                old: keys.old.into_iter().map(|(key, until)| (Secret::new(key), Timestamp(until))).collect(),
-            },
-            health: EndpointHealth { failing_since: self.failing_since },
-            created_at: self.created_at,
-            updated_at: self.updated_at,
-        })
-    }
 }
 
 /// A live endpoint of a live application; both.
@@ -148,7 +72,7 @@ fn check_uid(conn: &Connection, endpoint: &Endpoint) -> Outcome<()> {
 fn put(conn: &Connection, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Outcome<usize> {
     let app = home(conn, endpoint.app)?;
     check_uid(conn, endpoint)?;
-    let (headers, secret) = seal(cipher, app.org, endpoint)?;
+    let (headers, secret) = seal_endpoint(cipher, app.org, endpoint)?;
     let json = |list: &Option<Vec<String>>| list.as_ref().map(row::to_json).transpose();
     Ok(conn.prepare_cached(sql)?.execute(params![
         endpoint.id.key(),
@@ -187,7 +111,7 @@ fn list(conn: &Connection, cipher: &Cipher, app: &Application, keyset: Option<&K
     let mut statement = conn.prepare_cached(&sql)?;
     let from = keyset.map_or(i64::MIN, Keyset::from);
     let rows = statement.query_map([app.id.key(), from, keyset.map_or(-1, Keyset::wanted_sql)], read)?;
-    rows.map(|sealed| sealed?.open(cipher, app.org, app.id)).collect()
+    rows.map(|sealed| Ok(sealed?.open(cipher, app.org, app.id)?)).collect()
 }
 
 /// Replaces a row, but for what [`EndpointStore::update_endpoint`] leaves. ?16 is the creation time, which stays.
@@ -256,7 +180,7 @@ impl EndpointStore for SqliteStore {
             let Some(app) = application::get(&conn, app)? else { return Ok(None) };
             let sql = format!("SELECT {COLUMNS} FROM endpoint WHERE app = ?1 AND uid = ?2 AND deleted_at IS NULL");
             let found = conn.prepare_cached(&sql)?.query_row(params![app.id.key(), id_or_uid], read).optional()?;
-            found.map(|sealed| sealed.open(&cipher, app.org, app.id)).transpose()
+            Ok(found.map(|sealed| sealed.open(&cipher, app.org, app.id)).transpose()?)
         })
         .await
     }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
 use super::row;
+use crate::sealed::{open_answer, seal_answer};
 use crate::{Cipher, Idempotency, IdempotencyRecord, StoreError, Written};
 
 /// Does `act` once per key, in the transaction open on `conn` (the control file).
@@ -28,7 +29,7 @@ pub fn once<T>(
         record.idempotency.request,
         bellwire_core::IdKind::as_bytes(&record.org),
         record.status,
-        seal(cipher, record)?,
+        seal_answer(cipher, record)?,
         record.idempotency.expires_at.as_millis(),
     ])?;
     Ok(Written::Fresh(done))
@@ -48,13 +49,5 @@ pub fn find(conn: &Connection, cipher: &Cipher, key: &Idempotency, now: Timestam
     if request != key.request {
         return Err(StoreError::IdempotencyMismatch.into());
     }
-    Ok(Some((status, cipher.open(&org, &place(&key.key), &sealed)?.into())))
-}
-
-pub fn seal(cipher: &Cipher, record: &IdempotencyRecord) -> Outcome<Vec<u8>> {
-    Ok(cipher.seal(&record.org, &place(&record.idempotency.key), &record.response)?)
-}
-
-fn place(key: &[u8; 16]) -> String {
-    format!("idempotency/{:032x}/response", u128::from_be_bytes(*key))
+    Ok(Some((status, open_answer(cipher, org, key, &sealed)?)))
 }
