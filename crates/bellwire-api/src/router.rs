@@ -179,17 +179,22 @@ fn filter(method: &Method) -> MethodFilter {
 impl Api {
     pub fn new(state: ApiState) -> Self {
         let mut router: Router<ApiState> = Router::new();
-        for route in ROUTES {
+        let serves_api = state.serves_api();
+        for route in ROUTES.iter().filter(|route| serves_api || is_for_balancers(route)) {
             router = router.route(route.path, on(filter(&route.method), Serve(route)));
         }
-        for (method, path) in not_served::NOT_SERVED {
+        for (method, path) in not_served::NOT_SERVED.iter().filter(|_| serves_api) {
             router = router.route(path, on(filter(method), not_served::answer));
         }
         let router = router
-            .fallback(|uri: Uri| async move {
+            .fallback(move |uri: Uri| async move {
                 let shown: String = uri.path().chars().take(128).collect();
-                ApiError::new(Code::RouteNotFound, format!("there is no path {shown:?}; /docs shows all there are"))
-                    .into_response("")
+                let text = if serves_api {
+                    format!("there is no path {shown:?}; /docs shows all there are")
+                } else {
+                    format!("{shown:?} is not served here: this node only delivers (node.roles); ask one with the role api")
+                };
+                ApiError::new(Code::RouteNotFound, text).into_response("")
             })
             .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
                 let shown: String = uri.path().chars().take(128).collect();
@@ -213,6 +218,11 @@ impl Api {
             Err(never) => match never {},
         }
     }
+}
+
+/// What a node serves that does not serve the API.
+fn is_for_balancers(route: &Route) -> bool {
+    matches!(route.path, "/healthz" | "/readyz" | "/metrics")
 }
 
 /// Clients of the Svix API end paths with a slash now and then.

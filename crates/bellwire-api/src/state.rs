@@ -36,6 +36,7 @@ struct Inner {
     archived_generation: AtomicU64,
     counts: [AtomicU64; 6],
     closing: AtomicBool,
+    serves_api: bool,
 }
 
 /// Whether an event type was archived when last looked at.
@@ -47,6 +48,15 @@ struct ArchivedMark {
 
 impl ApiState {
     pub fn new(engine: Arc<Engine>, config: ApiConfig) -> Self {
+        Self::with(engine, config, true)
+    }
+
+    /// For a node that only delivers: health and metrics are served, and nothing else.
+    pub fn health_only(engine: Arc<Engine>, config: ApiConfig) -> Self {
+        Self::with(engine, config, false)
+    }
+
+    fn with(engine: Arc<Engine>, config: ApiConfig, serves_api: bool) -> Self {
         Self(Arc::new(Inner {
             engine,
             public_url: config.public_url,
@@ -58,6 +68,7 @@ impl ApiState {
             archived_generation: AtomicU64::new(0),
             counts: Default::default(),
             closing: AtomicBool::new(false),
+            serves_api,
         }))
     }
 
@@ -93,6 +104,10 @@ impl ApiState {
     /// Calls with one idempotency key take turns here.
     pub(crate) fn key_locks(&self) -> &Locks {
         &self.0.key_locks
+    }
+
+    pub(crate) fn serves_api(&self) -> bool {
+        self.0.serves_api
     }
 
     /// From now on `/readyz` says no, so that balancers look elsewhere.

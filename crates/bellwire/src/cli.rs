@@ -40,6 +40,12 @@ pub struct ConfigArgs {
     /// Where the data is
     #[arg(long, value_name = "FOLDER", global = true, help_heading = "Configuration")]
     pub data_dir: Option<String>,
+    /// The store: postgres://user@host/database for many nodes, or sqlite://FOLDER
+    ///
+    /// A password is better given by BELLWIRE_STORAGE__URL, which other users of the machine do not see. `bench` measures the
+    /// server of this database beside the embedded store, in databases that it makes and removes.
+    #[arg(long, value_name = "URL", global = true, help_heading = "Configuration")]
+    pub database: Option<String>,
     /// Set any key, such as --set delivery.request_timeout=10s
     #[arg(long, value_name = "KEY=VALUE", global = true, help_heading = "Configuration")]
     pub set: Vec<String>,
@@ -87,7 +93,7 @@ impl ConfigArgs {
             let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::SetForm { text: text.clone() })?;
             all.push(("--set".to_owned(), key.trim().to_owned(), value.to_owned()));
         }
-        let own = [("--data-dir", "data_dir", self.data_dir.clone())];
+        let own = [("--data-dir", "data_dir", self.data_dir.clone()), ("--database", "storage.url", self.database.clone())];
         for (flag, key, value) in own.iter().chain(flags) {
             if let Some(value) = value {
                 all.push(((*flag).to_owned(), (*key).to_owned(), value.clone()));

@@ -28,6 +28,10 @@ pub enum Exit {
     DiskFull = 7,
     /// The server (of `send`, `app list`, …) cannot be reached.
     Unreachable = 8,
+    /// The database does not answer, or takes no writes.
+    StoreAway = 9,
+    /// The database server is set up to lose what it acknowledges.
+    StoreUnsafe = 10,
     /// A second signal ended it at once, without waiting (the bench: the first one).
     Forced = 130,
 }
@@ -43,6 +47,8 @@ pub const TABLE: &[(Exit, &str)] = &[
     (Exit::StoreTooNew, "the store was written by a newer Bellwire"),
     (Exit::DiskFull, "the disk is full"),
     (Exit::Unreachable, "the server that a command talks to cannot be reached"),
+    (Exit::StoreAway, "the database does not answer, or takes no writes"),
+    (Exit::StoreUnsafe, "the database server is set up to lose what it acknowledges; `bellwire doctor` says how"),
     (Exit::Forced, "a second signal ended it at once"),
 ];
 
@@ -89,6 +95,7 @@ fn code_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             StoreError::Locked { .. } => Exit::StoreLocked,
             StoreError::TooNew { .. } => Exit::StoreTooNew,
             StoreError::Full => Exit::DiskFull,
+            StoreError::Unavailable(_) => Exit::StoreAway,
             _ => Exit::Failure,
         });
     }
@@ -128,6 +135,7 @@ mod tests {
         assert_eq!(code_of(&io(std::io::ErrorKind::StorageFull)), Exit::DiskFull);
         assert_eq!(code_of(&anyhow::Error::from(StoreError::TooNew { found: 9, supported: 1 }).context("x")), Exit::StoreTooNew);
         assert_eq!(code_of(&anyhow::Error::from(StoreError::Locked { path: "/x".into() })), Exit::StoreLocked);
+        assert_eq!(code_of(&anyhow::Error::from(StoreError::Unavailable("x".into())).context("x")), Exit::StoreAway);
         assert_eq!(code_of(&anyhow::Error::from(ConfigError::Together("x".into()))), Exit::Config);
         assert_eq!(code_of(&anyhow::anyhow!("anything")), Exit::Failure);
         let nested: Result<(), _> = Err(Failure::new(Exit::Unreachable, "no answer"));
@@ -138,6 +146,6 @@ mod tests {
     fn the_table_has_every_code_once() {
         let mut codes: Vec<u8> = TABLE.iter().map(|(exit, _)| *exit as u8).collect();
         codes.dedup();
-        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 130]);
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]);
     }
 }

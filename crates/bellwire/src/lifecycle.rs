@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use bellwire_api::{ApiConfig, ApiState, NewApiKey, ServeReport};
 use bellwire_core::{Clock as _, IdGenerator, OrgId, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineDeps};
-use bellwire_store::{Store, Written};
+use bellwire_store::{ApiKeyRecord, Idempotency, IdempotencyRecord, Store, Written};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -23,6 +23,8 @@ pub const DEFAULT_ORG: &str = "org_23rb8YdGqMT0qIzpgGwdXfHirMu";
 const OPEN_FILES_WANTED: u64 = 65_536;
 /// Requests of the API that are under way may finish for this long, before attempts get the rest of the grace time.
 const API_GRACE_MAX: Duration = Duration::from_secs(10);
+/// Closing the store gets at least this, whatever the grace: it writes what is finished already.
+const CLOSE_MIN: Duration = Duration::from_secs(5);
 
 /// A running server.
 pub struct Running {
@@ -63,9 +65,12 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     raise_file_limit();
     let address = listener.local_addr()?;
     config.server.listen = address;
-    let master = vault::master_key(&config.storage.folder, &config.server.data_dir, config.security.master_key.as_ref())?;
-    let store = vault::open(&config.storage.folder, &master, config.storage.retention)?;
-    let first_key = make_first_key(&store).await.context("the first API key cannot be made")?;
+    let (master, store) = vault::open(&vault::Place::of(&config), config.storage.start_timeout).await?;
+    let first_key = match config.node.is_api {
+        true => make_first_key(&store).await.context("the first API key cannot be made")?,
+        // Nobody could use it here.
+        false => None,
+    };
     let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: config.engine() };
     let engine = Engine::start(deps).await?;
     let api = ApiConfig {
@@ -73,14 +78,25 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         portal_secret: vault::derived_key(&master, "portal tokens")?,
         public_url: config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
     };
-    let state = ApiState::new(Arc::clone(&engine), api);
+    let state = match config.node.is_api {
+        true => ApiState::new(Arc::clone(&engine), api),
+        false => ApiState::health_only(Arc::clone(&engine), api),
+    };
     let (shutdown, stopped) = oneshot::channel::<()>();
     let grace = config.server.stop_grace.min(API_GRACE_MAX);
     let api = tokio::spawn(async move {
         let ended = async move { drop(stopped.await) };
         bellwire_api::serve(listener, state, ended, grace).await
     });
-    tracing::info!(listen = %address, version = env!("CARGO_PKG_VERSION"), "serving");
+    tracing::info!(
+        listen = %address,
+        version = env!("CARGO_PKG_VERSION"),
+        node.name = config.node.name,
+        node.is_api = config.node.is_api,
+        node.is_worker = config.node.is_worker,
+        store = %config.storage.backend,
+        "serving"
+    );
     Ok(Running { address, engine, shutdown, api, first_key })
 }
 
@@ -109,19 +125,33 @@ impl Running {
                 "attempts were still in flight at the end of the grace time; they are repeated at the next start"
             );
         }
-        engine.store().close().await.context("the store did not close cleanly")?;
+        // A database that is away must not hold up the end: what was acknowledged is in it already.
+        let limit = deadline.saturating_duration_since(tokio::time::Instant::now()).max(CLOSE_MIN);
+        match tokio::time::timeout(limit, engine.store().close()).await {
+            Ok(closed) => closed.context("the store did not close cleanly")?,
+            Err(_) => anyhow::bail!("the store did not close within {limit:?}; what was acknowledged is durable"),
+        }
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-/// On a store without any key: one with all scopes for the default organisation.
+/// On a store without any key: one with all scopes for the default organisation. Of several nodes that start at once, one makes
+/// it.
 async fn make_first_key(store: &Arc<dyn Store>) -> anyhow::Result<Option<Secret>> {
     if !store.list_api_keys(None).await?.is_empty() {
         return Ok(None);
     }
     let all = ["*".to_owned()];
-    make_key(store, default_org()?, "first", &all, None).await.map(|(text, _)| Some(text))
+    let org = default_org()?;
+    let (text, record) = new_key(store, org, "first", &all, None).await?;
+    let expires_at = record.created_at.plus(bellwire_store::idempotency::WINDOW);
+    let idempotency = Idempotency { key: *b"first API key   ", request: [0; 16], expires_at };
+    let once = IdempotencyRecord { org, idempotency, status: 201, response: bytes::Bytes::from_static(b"{}") };
+    match store.create_api_key(record, Some(once)).await? {
+        Written::Fresh(_) => Ok(Some(text)),
+        Written::Replayed { .. } => Ok(None),
+    }
 }
 
 /// Makes an API key; the text is shown once and kept nowhere.
@@ -134,15 +164,25 @@ pub async fn make_key(
     name: &str,
     scopes: &[String],
     expires_at: Option<Timestamp>,
-) -> anyhow::Result<(Secret, bellwire_store::ApiKeyRecord)> {
-    let now = SystemClock.now();
-    let id = IdGenerator::new(store.last_key().await?).generate(now, vault::random()?);
-    let new = NewApiKey { id, secret: vault::random()?, org, name, scopes, created_at: now, expires_at };
-    let (text, record) = bellwire_api::new_api_key(&new).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+) -> anyhow::Result<(Secret, ApiKeyRecord)> {
+    let (text, record) = new_key(store, org, name, scopes, expires_at).await?;
     match store.create_api_key(record, None).await? {
         Written::Fresh(record) => Ok((text, record)),
         Written::Replayed { .. } => anyhow::bail!("the store answered a new key with an old one"),
     }
+}
+
+async fn new_key(
+    store: &Arc<dyn Store>,
+    org: OrgId,
+    name: &str,
+    scopes: &[String],
+    expires_at: Option<Timestamp>,
+) -> anyhow::Result<(Secret, ApiKeyRecord)> {
+    let now = SystemClock.now();
+    let id = IdGenerator::new(store.last_key().await?).generate(now, vault::random()?);
+    let new = NewApiKey { id, secret: vault::random()?, org, name, scopes, created_at: now, expires_at };
+    Ok(bellwire_api::new_api_key(&new).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?)
 }
 
 /// Raises the limit of open files as far as it may be raised.

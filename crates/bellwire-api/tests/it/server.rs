@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use bellwire_api::{Api, ApiConfig, ApiState};
+use http::Request;
+use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,4 +94,27 @@ async fn the_servers_own_pages_are_there_and_safe() {
     h.api.state().set_closing();
     assert_eq!(h.call("", "GET", "/readyz", &[], None).await.status, 503, "a stopping server still asks for work");
     assert_eq!(h.call("", "GET", "/healthz", &[], None).await.status, 200);
+}
+
+/// If it fails, a node that only delivers takes requests that it should not, or a balancer cannot see how it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_only_delivers_serves_health_and_metrics_and_nothing_else() {
+    let h = Harness::start().await;
+    let config = ApiConfig { jwt_secret: None, portal_secret: [3; 32], public_url: String::new() };
+    let api = Api::new(ApiState::health_only(h.engine.clone(), config));
+    let status = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {}", h.key));
+        let response = api.handle(request.body(Body::empty()).unwrap()).await;
+        let status = response.status().as_u16();
+        (status, String::from_utf8_lossy(&response.into_body().collect().await.unwrap().to_bytes()).into_owned())
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(status("GET", path).await.0, 200, "{path}");
+    }
+    for (method, path) in
+        [("GET", "/api/v1/app"), ("POST", "/api/v1/app"), ("GET", "/docs"), ("GET", "/"), ("GET", "/api/v1/health")]
+    {
+        let (code, body) = status(method, path).await;
+        assert!(code == 404 && body.contains("node.roles"), "{method} {path}: {code} {body}");
+    }
 }

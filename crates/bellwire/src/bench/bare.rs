@@ -56,16 +56,17 @@ pub async fn measure(receiver: SocketAddr, path: &str, duration: Duration, threa
     let signer = Arc::new(Signer::hmac(&secret));
     let head =
         format!("POST {path} HTTP/1.1\r\nhost: {receiver}\r\nuser-agent: Bellwire-bench\r\ncontent-type: application/json\r\n");
-    let load = ClosedLoop { address: receiver, in_flight: IN_FLIGHT, duration, threads };
+    let load = ClosedLoop { in_flight: IN_FLIGHT, duration, threads };
     let loaded = load
-        .run(&Arc::new(Progress::default()), || {
-            Box::new(SignedPost {
+        .run(&Arc::new(Progress::default()), |_| {
+            let post = SignedPost {
                 signer: Arc::clone(&signer),
                 payload: Stamped::payload(),
                 head: head.clone(),
                 signature: String::new(),
                 request: Vec::new(),
-            })
+            };
+            (receiver, Box::new(post))
         })
         .await?;
     Ok(loaded.acknowledged as f64 / loaded.elapsed.as_secs_f64())

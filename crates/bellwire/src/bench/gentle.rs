@@ -32,25 +32,30 @@ pub struct OpenLoop {
 }
 
 impl OpenLoop {
-    /// Publishes to `apps` in turn.
+    /// Publishes to `apps` in turn, through each of `targets` as much.
     ///
     /// # Errors
     /// The server refused, or did not answer.
-    pub async fn run(&self, target: &Target, apps: &[String], progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
+    pub async fn run(&self, targets: &[Target], apps: &[String], progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
         let body = ("{\"eventType\":\"invoice.paid\",\"payload\":", "}");
         let bytes = body.0.len() + super::payload::PAYLOAD_BYTES + body.1.len();
-        let make = |app: &String| {
+        let make = |target: &Target, app: &String| {
             let head = target.head("POST", &format!("/api/v1/app/{app}/msg"), bytes);
             Stamped::wrapped(&format!("{head}{}", body.0), body.1)
         };
-        let requests: Vec<Stamped> = apps.iter().map(make).collect();
+        let ways: Vec<(SocketAddr, Vec<Stamped>)> =
+            targets.iter().map(|target| (target.address, apps.iter().map(|app| make(target, app)).collect())).collect();
+        if ways.is_empty() || apps.is_empty() {
+            bail!("nobody to publish to");
+        }
         let total = (self.duration.as_secs_f64() * f64::from(self.per_second)).round() as u64;
         let (started, started_nanos) = (Instant::now() + Duration::from_millis(50), now_nanos() + 50_000_000);
         let threads: Vec<_> = (0..CONNECTIONS as u64)
             .map(|thread| {
+                let (address, requests) = ways[thread as usize % ways.len()].clone();
                 let sender = Sender {
-                    address: target.address,
-                    requests: requests.clone(),
+                    address,
+                    requests,
                     interval: Duration::from_secs(1) / self.per_second.max(1),
                     started,
                     started_nanos,

@@ -107,7 +107,7 @@ async fn publish(
     uncounted: u64,
 ) -> anyhow::Result<()> {
     let progress = Arc::new(Progress::default());
-    let loaded = OpenLoop { per_second: PER_SECOND, duration }.run(target, apps, &progress).await?;
+    let loaded = OpenLoop { per_second: PER_SECOND, duration }.run(std::slice::from_ref(target), apps, &progress).await?;
     let total = loaded.acknowledged;
     let expected = total - uncounted * total.div_ceil(apps.len() as u64);
     let deadline = tokio::time::Instant::now() + ARRIVAL_TIMEOUT;

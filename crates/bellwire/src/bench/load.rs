@@ -20,6 +20,9 @@ const FAILURES_MAX: u32 = 50;
 /// After a refusal (429, 503): long enough to let the server breathe, short enough not to shape the figure.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
+/// What a connection sends, and where to.
+type Connection = (SocketAddr, Box<dyn MakeRequest>);
+
 /// Prepares requests, one maker for each connection.
 pub trait MakeRequest: Send + 'static {
     /// The bytes of the request with this sequence number.
@@ -71,27 +74,26 @@ pub struct Loaded {
 
 /// One load.
 pub struct ClosedLoop {
-    pub address: SocketAddr,
     pub in_flight: usize,
     pub duration: Duration,
     pub threads: usize,
 }
 
 impl ClosedLoop {
-    /// Runs the load on threads of its own and waits for it without blocking the runtime.
+    /// Runs the load on threads of its own and waits for it without blocking the runtime. `make` is asked for each connection,
+    /// by its number.
     ///
     /// # Errors
     /// A connection kept failing, or nothing was acknowledged.
-    pub async fn run(&self, progress: &Arc<Progress>, make: impl Fn() -> Box<dyn MakeRequest>) -> anyhow::Result<Loaded> {
+    pub async fn run(&self, progress: &Arc<Progress>, make: impl Fn(usize) -> Connection) -> anyhow::Result<Loaded> {
         let started = Instant::now();
         let deadline = started + self.duration;
         let mut threads = Vec::new();
         let shards = self.threads.clamp(1, self.in_flight.max(1));
         for shard in 0..shards {
-            let count = self.in_flight / shards + usize::from(shard < self.in_flight % shards);
-            let makers: Vec<_> = (0..count).map(|_| make()).collect();
-            let (address, progress) = (self.address, Arc::clone(progress));
-            threads.push(tokio::task::spawn_blocking(move || run_shard(address, deadline, makers, &progress)));
+            let connections: Vec<_> = (shard..self.in_flight).step_by(shards).map(&make).collect();
+            let progress = Arc::clone(progress);
+            threads.push(tokio::task::spawn_blocking(move || run_shard(deadline, connections, &progress)));
         }
         let mut all = latency::latencies()?;
         for thread in threads {
@@ -110,17 +112,12 @@ impl ClosedLoop {
     }
 }
 
-fn run_shard(
-    address: SocketAddr,
-    deadline: Instant,
-    makers: Vec<Box<dyn MakeRequest>>,
-    progress: &Arc<Progress>,
-) -> anyhow::Result<Latencies> {
+fn run_shard(deadline: Instant, connections: Vec<Connection>, progress: &Arc<Progress>) -> anyhow::Result<Latencies> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let connections: Vec<_> = makers
+        let connections: Vec<_> = connections
             .into_iter()
-            .map(|maker| tokio::spawn(run_connection(address, deadline, maker, Arc::clone(progress))))
+            .map(|(address, maker)| tokio::spawn(run_connection(address, deadline, maker, Arc::clone(progress))))
             .collect();
         let mut all = latency::latencies()?;
         let limit = tokio::time::Instant::from_std(deadline + OVERTIME);

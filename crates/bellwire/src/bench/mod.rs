@@ -1,12 +1,14 @@
 //! `bellwire bench`: what this machine can do, in one run, for anyone to repeat.
 //!
-//! Three processes: this one loads, one receives (`receiver`, asked through `receive`), one is the server (`target`). `bare`
+//! Three processes: this one loads, one receives (`receiver`, asked through `receive`), one is the server (`target`), or several
+//! are that share a database; what they stand on is made for each phase and removed after it (`ground`). `bare`
 //! measures R, the rate of bare signed POSTs; `load` and `gentle` are the closed and the open loop; `phase` watches a load until
 //! everything it brought has arrived and is recorded; `prefill` and `isolation` are the longer experiments; `report` prints.
 //! Rates drift with the machine, so each phase stands between two measurements of R and is given as a fraction of it.
 
 pub mod bare;
 pub mod gentle;
+pub mod ground;
 pub mod isolation;
 pub mod latency;
 pub mod load;
@@ -63,6 +65,10 @@ pub struct BenchArgs {
     /// Measure by how much one hanging endpoint among 100 moves the others (--runs: rounds)
     #[arg(long)]
     pub isolation: bool,
+    /// With --database: measure N nodes on one database too, the load spread over all of them
+    #[arg(long, value_name = "N", conflicts_with_all = ["target", "isolation", "prefill"], default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub nodes: u32,
     /// Folder for the stores, on the disk that is to be measured; default: the system's temporary folder
     #[arg(long, value_name = "FOLDER")]
     pub dir: Option<PathBuf>,

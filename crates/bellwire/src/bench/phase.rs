@@ -1,16 +1,15 @@
 //! One phase: a load, watched until everything it brought has arrived and is recorded, with what it cost.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use super::gentle::OpenLoop;
 use super::latency::{Quantiles, ratio};
-use super::load::{ClosedLoop, Loaded, Progress, Publish};
+use super::load::{ClosedLoop, Loaded, MakeRequest, Progress, Publish};
 use super::receive::{Reader, Receiver};
 use super::target::Target;
 use super::{process, report};
@@ -25,10 +24,13 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What a phase runs against.
 pub struct Bench<'a> {
-    pub target: &'a Target,
+    /// One, or several nodes of one system: the load is spread over all.
+    pub targets: &'a [Target],
     pub receiver: &'a Receiver,
-    /// Of a server that the bench started.
-    pub data_dir: Option<PathBuf>,
+    /// Whether the bench started the servers itself: then it knows what they can tell.
+    pub is_ours: bool,
+    /// Of the database's first process, if it is on this machine.
+    pub database_pid: Option<u32>,
     pub threads: usize,
     /// Tells this phase's paths from all others.
     pub tag: String,
@@ -66,6 +68,8 @@ pub struct Measured {
     pub end_to_end: Quantiles,
     /// 0 when unknown.
     pub server_cpu_s: f64,
+    /// Of the database server; 0 when there is none, or elsewhere.
+    pub database_cpu_s: f64,
     pub loader_cpu_s: f64,
     pub receiver_cpu_s: f64,
     pub resident_bytes_max: u64,
@@ -77,6 +81,16 @@ impl Measured {
         ratio(self.server_cpu_s * 1_000.0, self.messages as f64)
     }
 
+    /// Database processor time for one message, in milliseconds.
+    pub fn database_cpu_ms_per_message(&self) -> f64 {
+        ratio(self.database_cpu_s * 1_000.0, self.messages as f64)
+    }
+
+    /// Server and database processor time for one delivery, in microseconds.
+    pub fn cpu_us_per_delivery(&self) -> f64 {
+        ratio((self.server_cpu_s + self.database_cpu_s) * 1e6, self.deliveries as f64)
+    }
+
     /// Server processor time as a multiple of loader and receiver together.
     pub fn server_cpu_ratio(&self) -> f64 {
         ratio(self.server_cpu_s, self.loader_cpu_s + self.receiver_cpu_s)
@@ -86,6 +100,7 @@ impl Measured {
 /// Processor seconds so far.
 struct Cpu {
     server: f64,
+    database: f64,
     loader: f64,
     receiver: f64,
 }
@@ -102,7 +117,7 @@ impl Bench<'_> {
         };
         let prefix = format!("/p/{}-{name}/", self.tag);
         let urls: Vec<String> = (0..fan_out).map(|n| self.receiver.url(&format!("{prefix}{n}"))).collect();
-        let (app, endpoints) = self.target.set_up(name, &urls).await?;
+        let (app, endpoints) = self.first()?.set_up(name, &urls).await?;
 
         let progress = Arc::new(Progress::default());
         let watch = Watch::start(name, &prefix, fan_out as u64, self, &progress);
@@ -134,19 +149,29 @@ impl Bench<'_> {
             acknowledge: Quantiles::of(&loaded.latencies),
             end_to_end: arrivals.latency,
             server_cpu_s: after.server - before.server,
+            database_cpu_s: after.database - before.database,
             loader_cpu_s: after.loader - before.loader,
             receiver_cpu_s: after.receiver - before.receiver,
             resident_bytes_max: watch.seen.resident_bytes_max.load(Ordering::Relaxed),
         })
     }
 
+    /// The one that is set up, and asked what is recorded: it knows of what the others do.
+    fn first(&self) -> anyhow::Result<&Target> {
+        self.targets.first().context("nobody to measure")
+    }
+
     async fn load(&self, shape: Shape, duration: Duration, app: &str, progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
         match shape {
             Shape::Closed { in_flight, .. } => {
-                let load = ClosedLoop { address: self.target.address, in_flight, duration, threads: self.threads };
-                load.run(progress, || Box::new(Publish::new(self.target, app))).await
+                let load = ClosedLoop { in_flight, duration, threads: self.threads };
+                let way = |number: usize| {
+                    let target = &self.targets[number % self.targets.len()];
+                    (target.address, Box::new(Publish::new(target, app)) as Box<dyn MakeRequest>)
+                };
+                load.run(progress, way).await
             }
-            Shape::Open { per_second } => OpenLoop { per_second, duration }.run(self.target, &[app.to_owned()], progress).await,
+            Shape::Open { per_second } => OpenLoop { per_second, duration }.run(self.targets, &[app.to_owned()], progress).await,
         }
     }
 
@@ -167,13 +192,13 @@ impl Bench<'_> {
 
     /// Waits until the server tells that all of it is recorded. False: it does not tell.
     async fn drain_records(&self, app: &str, endpoints: &[String], messages: u64) -> anyhow::Result<bool> {
-        let deadline = Instant::now() + if self.data_dir.is_some() { DRAIN_TIMEOUT } else { OTHERS_RECORD_TIMEOUT };
+        let deadline = Instant::now() + if self.is_ours { DRAIN_TIMEOUT } else { OTHERS_RECORD_TIMEOUT };
         for endpoint in endpoints {
             loop {
-                let (delivered, unfinished) = match self.target.recorded(app, endpoint).await {
+                let (delivered, unfinished) = match self.first()?.recorded(app, endpoint).await {
                     Ok(counts) => counts,
                     // A server without these statistics. Ours has them.
-                    Err(_) if self.data_dir.is_none() => return Ok(false),
+                    Err(_) if !self.is_ours => return Ok(false),
                     Err(error) => return Err(error),
                 };
                 if delivered >= messages && unfinished == 0 {
@@ -181,7 +206,7 @@ impl Bench<'_> {
                 }
                 if Instant::now() > deadline {
                     let rest = format!("{delivered} of {messages} recorded, {unfinished} unfinished");
-                    if self.data_dir.is_none() {
+                    if !self.is_ours {
                         return Ok(false);
                     }
                     bail!("not everything was recorded within {DRAIN_TIMEOUT:?}: {rest}");
@@ -194,7 +219,8 @@ impl Bench<'_> {
 
     fn cpu(&self) -> Cpu {
         Cpu {
-            server: self.target.pid.map_or(0.0, process::cpu_seconds),
+            server: self.targets.iter().filter_map(|target| target.pid).map(process::cpu_seconds).sum(),
+            database: self.database_pid.map_or(0.0, process::family_cpu_seconds),
             loader: process::cpu_seconds(std::process::id()),
             receiver: process::cpu_seconds(self.receiver.pid()),
         }
@@ -219,7 +245,7 @@ impl Watch {
         let seen = Arc::new(Seen::default());
         let task = tokio::spawn(watch(
             (name.to_owned(), prefix.to_owned(), fan_out),
-            bench.target.pid,
+            bench.targets.iter().filter_map(|target| target.pid).collect(),
             bench.receiver.reader(),
             Arc::clone(progress),
             Arc::clone(&seen),
@@ -237,7 +263,7 @@ impl Drop for Watch {
 
 async fn watch(
     (name, prefix, fan_out): (String, String, u64),
-    pid: Option<u32>,
+    pids: Vec<u32>,
     receiver: Reader,
     progress: Arc<Progress>,
     seen: Arc<Seen>,
@@ -249,9 +275,8 @@ async fn watch(
         let Ok(arrived) = receiver.count(&prefix).await else { continue };
         let backlog = (acknowledged * fan_out).saturating_sub(arrived.unique);
         seen.backlog_max.fetch_max(backlog, Ordering::Relaxed);
-        if let Some(pid) = pid {
-            seen.resident_bytes_max.fetch_max(process::resident_bytes(pid), Ordering::Relaxed);
-        }
+        let resident = pids.iter().copied().map(process::resident_bytes).sum();
+        seen.resident_bytes_max.fetch_max(resident, Ordering::Relaxed);
         let seconds = started.elapsed().as_secs_f64();
         report::progress(&format!(
             "{name}: {seconds:.1} s, {} messages acknowledged ({}/s), {} deliveries arrived, {backlog} under way",

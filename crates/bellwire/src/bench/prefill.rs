@@ -1,7 +1,6 @@
 //! Cost stays flat: the same phases on an empty store and on one that holds many messages and many waiting retries, and the
 //! time from the start of the process to its first delivery.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,19 +8,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bellwire_core::{
     AppId, Application, ApplicationKind, Attempt, AttemptStatus, Clock as _, Endpoint, EndpointHealth, EndpointId, HeaderSet,
-    IdGenerator, IdKind, Message, MessageId, Metadata, Secret, SigningSecret, SystemClock, Trigger,
+    IdGenerator, IdKind, Message, MessageId, Metadata, Secret, ShardSet, SigningSecret, SystemClock, Trigger,
 };
-use bellwire_engine::EngineConfig;
-use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, NewMessage, Store, Written};
+use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, Membership, NewMessage, NodeInfo, Store, Written};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::ground::{Ground, Servers, StoreKind};
 use super::latency::{median, ratio};
 use super::payload::{Stamped, now_nanos};
 use super::phase::Measured;
 use super::run::Session;
-use super::target::Server;
-use super::{Phase, process, report};
+use super::{Phase, report};
 use crate::terminal::thousands;
 use crate::{lifecycle, vault};
 
@@ -32,6 +30,8 @@ const RETENTION: Duration = Duration::from_secs(90 * 86_400);
 /// Retries wait from one hour to one day: none comes due while the bench runs.
 const RETRY_WAIT_S: (u64, u64) = (3_600, 86_400);
 const FIRST_DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// From the last accept to the last record.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One phase on both stores, with R around each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,6 +46,7 @@ pub struct Pair {
 /// What the comparison came to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Flat {
+    pub store: StoreKind,
     pub messages: u64,
     pub pending: u64,
     pub fill_s: f64,
@@ -58,7 +59,16 @@ pub struct Flat {
 impl Flat {
     /// Median of filled over empty, both as fractions of R.
     pub fn ratio(&self, phase: Phase) -> f64 {
-        median(self.pairs.iter().filter(|pair| pair.phase == phase).map(|pair| ratio(pair.filled_of_r, pair.empty_of_r)))
+        median(self.of(phase).map(|pair| ratio(pair.filled_of_r, pair.empty_of_r)))
+    }
+
+    /// Median of filled over empty: processor time of server and database for one delivery, from claim to completion.
+    pub fn cpu_ratio(&self, phase: Phase) -> f64 {
+        median(self.of(phase).map(|pair| ratio(pair.filled.cpu_us_per_delivery(), pair.empty.cpu_us_per_delivery())))
+    }
+
+    pub fn of(&self, phase: Phase) -> impl Iterator<Item = &Pair> {
+        self.pairs.iter().filter(move |pair| pair.phase == phase)
     }
 }
 
@@ -70,48 +80,50 @@ pub async fn compare(session: &Session, messages: u64, pending: u64, runs: u32) 
     if pending > messages {
         bail!("--pending {pending} is above --prefill {messages}");
     }
-    let data_dir = session.folder.join("filled");
-    std::fs::create_dir_all(&data_dir)?;
+    let ground = session.ground(session.store()).await?;
     let started = Instant::now();
-    fill(&data_dir, &session.receiver.url("/p/waiting"), messages, pending).await?;
-    let mut flat = Flat { messages, pending, fill_s: started.elapsed().as_secs_f64(), ..Flat::default() };
-    flat.disk_bytes = process::disk_bytes(&data_dir);
+    fill(&ground, &session.receiver.url("/p/waiting"), messages, pending).await?;
+    let fill_s = started.elapsed().as_secs_f64();
+    ground.settle().await?;
+    let mut flat = Flat { store: ground.store_kind(), messages, pending, fill_s, ..Flat::default() };
+    flat.disk_bytes = ground.disk_bytes().await?;
     let mut token: Option<String> = None;
     for run in 1..=runs {
         let prefix = format!("/p/{}-restart/", session.tag());
-        fill(&data_dir, &session.receiver.url(&format!("{prefix}0")), 1, 0).await?;
-        let (filled, restart) = start_and_wait(session, &data_dir, token.as_deref(), &prefix).await?;
+        fill(&ground, &session.receiver.url(&format!("{prefix}0")), 1, 0).await?;
+        let (filled, restart) = start_and_wait(session, &ground, token.as_deref(), &prefix).await?;
         report::note(&format!("run {run}: first delivery {restart:.2} s after the start of the process"));
         flat.restart_to_first_delivery_s.push(restart);
-        token = Some(filled.target.token.clone());
-        let empty_dir = session.folder.join(session.tag());
-        std::fs::create_dir_all(&empty_dir)?;
-        let empty = Server::start(&empty_dir, None)?;
-        for phase in [Phase::EndToEnd, Phase::FanOut] {
-            let r = [session.bare().await?];
-            let on_empty = session.on(&empty.target, Some(empty_dir.clone()), phase).await?;
-            let r = [r[0], session.bare().await?];
-            let on_filled = session.on(&filled.target, Some(data_dir.clone()), phase).await?;
-            let last = session.bare().await?;
-            flat.pairs.push(Pair {
-                phase,
-                empty_of_r: ratio(on_empty.deliveries_per_s, (r[0] + r[1]) / 2.0),
-                filled_of_r: ratio(on_filled.deliveries_per_s, (r[1] + last) / 2.0),
-                empty: on_empty,
-                filled: on_filled,
+        token = filled.token().map(str::to_owned);
+        let empty_ground = session.ground(session.store()).await?;
+        let empty = empty_ground.start(1, None).await?;
+        for (turn, phase) in [Phase::EndToEnd, Phase::FanOut].into_iter().enumerate() {
+            // Who comes first takes turns: a machine that drifts drifts for both.
+            let is_empty_first = (turn + run as usize).is_multiple_of(2);
+            let order = if is_empty_first { [&empty, &filled] } else { [&filled, &empty] };
+            let first_r = session.bare().await?;
+            let first = session.on(&order[0].targets, flat.store, phase).await?;
+            let middle_r = session.bare().await?;
+            let second = session.on(&order[1].targets, flat.store, phase).await?;
+            let last_r = session.bare().await?;
+            let first_of_r = ratio(first.deliveries_per_s, (first_r + middle_r) / 2.0);
+            let second_of_r = ratio(second.deliveries_per_s, (middle_r + last_r) / 2.0);
+            flat.pairs.push(if is_empty_first {
+                Pair { phase, empty: first, empty_of_r: first_of_r, filled: second, filled_of_r: second_of_r }
+            } else {
+                Pair { phase, empty: second, empty_of_r: second_of_r, filled: first, filled_of_r: first_of_r }
             });
         }
         filled.stop()?;
         empty.stop()?;
-        std::fs::remove_dir_all(&empty_dir)?;
     }
     Ok(flat)
 }
 
 /// Starts the server on a store in which one message waits for its first try, and waits until that has arrived.
-async fn start_and_wait(session: &Session, data_dir: &Path, token: Option<&str>, prefix: &str) -> anyhow::Result<(Server, f64)> {
+async fn start_and_wait(session: &Session, ground: &Ground, token: Option<&str>, prefix: &str) -> anyhow::Result<(Servers, f64)> {
     let (started, deadline) = (now_nanos(), Instant::now() + FIRST_DELIVERY_TIMEOUT);
-    let server = Server::start(data_dir, token)?;
+    let server = ground.start(1, token).await?;
     loop {
         let arrivals = session.receiver.count(prefix).await?;
         if arrivals.arrived > 0 {
@@ -142,15 +154,28 @@ impl CommitSink for Counting {
 
 /// Writes straight into the store, without a server: an application with one endpoint at `url`, and its messages. Of
 /// `messages`, `pending` wait for a retry and the others are delivered; a lone message waits for its first try.
-async fn fill(data_dir: &Path, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
-    let store = vault::open(data_dir, &vault::master_key(data_dir, data_dir, None)?, EngineConfig::default().retention)?;
-    let result = write_all(&store, url, messages, pending).await;
+async fn fill(ground: &Ground, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
+    let store = ground.open().await?;
+    let result = fill_as_member(&store, url, messages, pending).await;
     store.close().await?;
     result
 }
 
-async fn write_all(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
+/// What is recorded must be this node's to record: it joins, alone, and takes everything. Nobody is there to declare it dead.
+async fn fill_as_member(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
+    let info = NodeInfo { name: "bench".to_owned(), is_worker: true, version: env!("CARGO_PKG_VERSION").to_owned() };
+    let membership = store.join(info).await?;
+    store.claim_shards(ShardSet::ALL).await?;
+    store.set_local(ShardSet::ALL).await?;
+    let result = write_all(store, membership, url, messages, pending).await;
+    store.set_local(ShardSet::EMPTY).await?;
+    store.leave().await?;
+    result
+}
+
+async fn write_all(store: &Arc<dyn Store>, membership: Membership, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
     let ids = Arc::new(IdGenerator::new(store.last_key().await?));
+    ids.set_slot(membership.slot);
     let sink = Arc::new(Counting::default());
     store.set_sink(Arc::clone(&sink) as Arc<dyn CommitSink>);
     let (app, endpoint) = set_up(store, &ids, url).await?;
@@ -162,7 +187,8 @@ async fn write_all(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u6
             tasks.join_next().await.context("a task")???;
         }
         let message = new_message(&ids, app, endpoint, payload.stamp(now_nanos(), number).to_vec())?;
-        let record = (!is_first_try_left).then(|| record_of(&ids, &message, url, number < pending)).transpose()?;
+        let record =
+            (!is_first_try_left).then(|| record_of(&ids, membership.epoch, &message, url, number < pending)).transpose()?;
         let store = Arc::clone(store);
         tasks.spawn(async move {
             store.accept(Arc::new(message)).await?;
@@ -172,10 +198,17 @@ async fn write_all(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u6
             anyhow::Ok(())
         });
         handed_over += 1;
+        let mut progress = (Instant::now(), sink.recorded.load(Ordering::Acquire));
         while handed_over - sink.recorded.load(Ordering::Acquire).min(handed_over) > RECORDS_MAX {
             tokio::time::sleep(Duration::from_millis(1)).await;
             while let Some(done) = tasks.try_join_next() {
                 done??;
+            }
+            let recorded = sink.recorded.load(Ordering::Acquire);
+            if recorded > progress.1 {
+                progress = (Instant::now(), recorded);
+            } else if progress.0.elapsed() > RECORD_TIMEOUT {
+                bail!("the store records nothing more: {recorded} of {handed_over} attempts");
             }
         }
         if number % 20_000 == 0 && messages > 1 {
@@ -186,10 +219,11 @@ async fn write_all(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u6
         done??;
     }
     report::progress_end();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + RECORD_TIMEOUT;
     while !is_first_try_left && sink.recorded.load(Ordering::Acquire) < messages {
         if Instant::now() > deadline {
-            bail!("the store did not record everything");
+            let recorded = sink.recorded.load(Ordering::Acquire);
+            bail!("the store recorded {recorded} of {messages} attempts within {RECORD_TIMEOUT:?}");
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -252,7 +286,7 @@ fn new_message(ids: &IdGenerator, app: AppId, endpoint: EndpointId, payload: Vec
     Ok(NewMessage { message, endpoints: vec![endpoint], idempotency: None, app_version: None })
 }
 
-fn record_of(ids: &IdGenerator, new: &NewMessage, url: &str, is_waiting: bool) -> anyhow::Result<AttemptRecord> {
+fn record_of(ids: &IdGenerator, epoch: i64, new: &NewMessage, url: &str, is_waiting: bool) -> anyhow::Result<AttemptRecord> {
     let now = SystemClock.now();
     let (message, endpoint) = (new.message.id, new.endpoints[0]);
     let spread = message.key().unsigned_abs() % (RETRY_WAIT_S.1 - RETRY_WAIT_S.0);
@@ -273,5 +307,5 @@ fn record_of(ids: &IdGenerator, new: &NewMessage, url: &str, is_waiting: bool) -
     } else {
         DeliveryNext::Delivered
     };
-    Ok(AttemptRecord { message, endpoint, app: new.message.app, attempt: Some(attempt), next, is_first_try: true, epoch: 0 })
+    Ok(AttemptRecord { message, endpoint, app: new.message.app, attempt: Some(attempt), next, is_first_try: true, epoch })
 }

@@ -115,6 +115,39 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     parse_cpu_ticks(&stat).map_or(0.0, |ticks| ticks as f64 / TICKS_PER_SECOND)
 }
 
+/// Processor time so far of a process and of all its children, those that have ended included: what a database server of one
+/// process a connection has used.
+pub fn family_cpu_seconds(pid: u32) -> f64 {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let ticks = pids.filter_map(of).filter_map(|stat| {
+        let own = parse_cpu_ticks(&stat)?;
+        let (found, parent) = (parse_field(&stat, 0)?, parse_field(&stat, 3)?);
+        let is_family = found == u64::from(pid) || parent == u64::from(pid);
+        // cutime and cstime: the 16th and 17th field.
+        is_family.then(|| own + parse_field(&stat, 15).unwrap_or(0) + parse_field(&stat, 16).unwrap_or(0))
+    });
+    ticks.sum::<u64>() as f64 / TICKS_PER_SECOND
+}
+
+/// The process that started this one of PostgreSQL's; `None` if it is not one of this machine.
+pub fn postmaster_of(backend: u32) -> Option<u32> {
+    let is_postgres =
+        |pid: u64| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end().starts_with("postgres"));
+    let stat = std::fs::read_to_string(format!("/proc/{backend}/stat")).ok()?;
+    let parent = parse_field(&stat, 3)?;
+    (is_postgres(u64::from(backend)) && is_postgres(parent)).then(|| u32::try_from(parent).ok())?
+}
+
+/// A field of `/proc/PID/stat` by its number, from 0 (proc(5) counts from 1).
+fn parse_field(stat: &str, number: usize) -> Option<u64> {
+    match number {
+        0 => stat.split_ascii_whitespace().next()?.parse().ok(),
+        _ => stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(number.checked_sub(2)?)?.parse().ok(),
+    }
+}
+
 /// The name, in parentheses, may hold anything; utime and stime are the 12th and 13th field after it (proc(5)).
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(11);
@@ -166,6 +199,8 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 0 0 0 150 25 0 0 20 0 4 0 100 1 1";
         assert_eq!(parse_cpu_ticks(stat), Some(175));
         assert_eq!(parse_cpu_ticks("nonsense"), None);
+        assert_eq!((parse_field(stat, 0), parse_field(stat, 3), parse_field(stat, 13)), (Some(42), Some(1), Some(150)));
+        assert!(family_cpu_seconds(std::process::id()) >= 0.0 && postmaster_of(std::process::id()).is_none());
         assert!(resident_bytes(std::process::id()) > 1_000_000);
     }
 

@@ -3,7 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use super::Phase;
-use super::latency::{Quantiles, median};
+use super::ground::{StoreKind, Variant};
+use super::latency::{Quantiles, median, ratio};
+use super::phase::Measured;
 use super::run::{PhaseRun, Results, summary};
 use crate::terminal::{self, thousands};
 
@@ -36,9 +38,19 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
         terminal::line(&serde_json::to_string_pretty(results)?)?;
         return Ok(());
     }
-    let phases: Vec<PhaseRun> = Phase::ALL.iter().filter_map(|phase| summary(&results.runs, *phase)).collect();
+    let mut variants: Vec<Variant> = Vec::new();
+    for run in results.runs.iter().flatten() {
+        if !variants.contains(&run.variant) {
+            variants.push(run.variant);
+        }
+    }
+    let all = Phase::ALL.iter().flat_map(|phase| variants.iter().map(|variant| (*phase, *variant)));
+    let phases: Vec<PhaseRun> = all.filter_map(|(phase, variant)| summary(&results.runs, phase, variant)).collect();
     if !phases.is_empty() {
         standard(&phases, results.runs.len())?;
+    }
+    if variants.len() > 1 {
+        side_by_side(results, &variants)?;
     }
     if let Some(flat) = &results.flat {
         self::flat(flat)?;
@@ -58,6 +70,34 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The stores beside each other, as fractions of R in the same run.
+fn side_by_side(results: &Results, variants: &[Variant]) -> anyhow::Result<()> {
+    let of_r = |runs: &[PhaseRun], phase: Phase, variant: Variant| {
+        runs.iter().find(|run| run.phase == phase && run.variant == variant).map(|run| run.of_r)
+    };
+    terminal::line("")?;
+    for phase in Phase::ALL {
+        let over = |a: Variant, b: Variant| {
+            let pairs = results.runs.iter().filter_map(|run| Some(ratio(of_r(run, phase, a)?, of_r(run, phase, b)?)));
+            median(pairs.collect::<Vec<_>>())
+        };
+        let parts: Vec<String> = variants
+            .iter()
+            .filter_map(|variant| {
+                let of_r = summary(&results.runs, phase, *variant)?.of_r;
+                let before = variants.iter().rev().find(|other| other.nodes < variant.nodes && other.store == variant.store);
+                let base = before.copied().or_else(|| variants.first().copied()).filter(|base| base != variant);
+                let compared = base.map(|base| format!(" ({:.2} of {})", over(*variant, base), base.title()));
+                Some(format!("{} {of_r:.3} R{}", variant.title(), compared.unwrap_or_default()))
+            })
+            .collect();
+        if !parts.is_empty() {
+            terminal::line(&format!("{}: {}", title(phase), parts.join("; ")))?;
+        }
+    }
+    Ok(())
+}
+
 fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
     let r = median(phases.iter().flat_map(|phase| [phase.r_before, phase.r_after]));
     terminal::line(&format!(
@@ -67,17 +107,22 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
         if runs > 1 { format!(". Medians of {runs} runs.") } else { String::new() }
     ))?;
     terminal::line("")?;
+    let has_variants = phases.iter().any(|phase| phase.variant != phases[0].variant);
+    let name = |phase: &PhaseRun| match has_variants {
+        true => format!("{}, {}", title(phase.phase), phase.variant.title()),
+        false => title(phase.phase).to_owned(),
+    };
     let rows = phases.iter().map(|phase| {
         let m = &phase.measured;
         let or_unknown = |known: bool, text: String| if known { text } else { "?".to_owned() };
         vec![
-            title(phase.phase).to_owned(),
+            name(phase),
             format!("{}/s", thousands(m.messages_per_s as u64)),
             format!("{}/s", thousands(m.deliveries_per_s as u64)),
             format!("{:.3}", phase.of_r),
             quantiles(&m.acknowledge),
             quantiles(&m.end_to_end),
-            or_unknown(m.server_cpu_s > 0.0, format!("{:.3} ms", m.server_cpu_ms_per_message())),
+            or_unknown(m.server_cpu_s > 0.0, cpu(m)),
             or_unknown(m.server_cpu_s > 0.0, format!("{:.2}", m.server_cpu_ratio())),
             or_unknown(m.resident_bytes_max > 0, format!("{} MiB", m.resident_bytes_max >> 20)),
             or_unknown(phase.disk_bytes_per_message > 0.0, thousands(phase.disk_bytes_per_message as u64)),
@@ -99,9 +144,12 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
     terminal::line("")?;
     terminal::line("OF R: deliveries per second over R before and after. CPU RATIO: server over loader and receiver together.")?;
     terminal::line("A phase ends when everything has arrived and is recorded; the rates count that time too.")?;
+    if phases.iter().any(|phase| phase.measured.database_cpu_s > 0.0) {
+        terminal::line("SERVER CPU/MSG: of Bellwire, plus that of the database server.")?;
+    }
     for phase in phases {
         let m = &phase.measured;
-        let name = title(phase.phase);
+        let name = name(phase);
         terminal::line(&format!(
             "{name}: {} messages, {:.2} s after the last acknowledgement, at most {} deliveries outstanding",
             thousands(m.messages),
@@ -124,14 +172,15 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
 
 fn flat(flat: &super::prefill::Flat) -> anyhow::Result<()> {
     terminal::line(&format!(
-        "{} stored messages, of which {} wait for a retry ({} MiB, filled in {:.0} s), against an empty store:",
+        "{}: {} stored messages, of which {} wait for a retry ({} MiB, filled in {:.0} s), against an empty store:",
+        Variant { store: flat.store, nodes: 1 }.title(),
         thousands(flat.messages),
         thousands(flat.pending),
         flat.disk_bytes >> 20,
         flat.fill_s
     ))?;
     for phase in [Phase::EndToEnd, Phase::FanOut] {
-        let of = || flat.pairs.iter().filter(|pair| pair.phase == phase);
+        let of = || flat.of(phase);
         let rate = |field: fn(&super::prefill::Pair) -> f64| thousands(median(of().map(field)) as u64);
         let memory = of().map(|pair| pair.filled.resident_bytes_max).max().unwrap_or(0);
         terminal::line(&format!(
@@ -141,6 +190,15 @@ fn flat(flat: &super::prefill::Flat) -> anyhow::Result<()> {
             rate(|pair| pair.filled.deliveries_per_s),
             flat.ratio(phase),
             memory >> 20
+        ))?;
+        let cost = |field: fn(&super::prefill::Pair) -> f64| median(of().map(field));
+        terminal::line(&format!(
+            "  {:<11} processor time{} of a delivery, from claim to completion: empty {:.1} us, filled {:.1} us; filled / empty: {:.3}",
+            "",
+            if flat.store == StoreKind::PostgreSql { " (server and database)" } else { "" },
+            cost(|pair| pair.empty.cpu_us_per_delivery()),
+            cost(|pair| pair.filled.cpu_us_per_delivery()),
+            flat.cpu_ratio(phase)
         ))?;
     }
     let worst = flat.restart_to_first_delivery_s.iter().copied().fold(0.0, f64::max);
@@ -157,6 +215,14 @@ fn title(phase: Phase) -> &'static str {
         Phase::FanOut => "fan-out 10",
         Phase::Gentle => "200/s",
         Phase::Deep => "256 in flight",
+    }
+}
+
+fn cpu(m: &Measured) -> String {
+    let server = m.server_cpu_ms_per_message();
+    match m.database_cpu_s > 0.0 {
+        true => format!("{server:.3} + {:.3} ms", m.database_cpu_ms_per_message()),
+        false => format!("{server:.3} ms"),
     }
 }
 

@@ -3,21 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use bellwire_store::postgres::database::{self, check_url};
 use serde::{Deserialize, Serialize};
 
+use super::ground::{Ground, StoreKind, Variant};
 use super::isolation::{self, Hanging, Isolation};
 use super::latency::{Quantiles, median, ratio};
 use super::phase::{Bench, Measured};
 use super::prefill::{self, Flat};
 use super::receive::Receiver;
-use super::target::{Server, Target};
+use super::target::Target;
 use super::{BenchArgs, Phase, bare, load_threads, process, report};
+use crate::exit::{Exit, Failure};
 
 /// A phase between two measurements of R.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PhaseRun {
     pub phase: Phase,
+    #[serde(flatten)]
+    pub variant: Variant,
     pub r_before: f64,
     pub r_after: f64,
     /// Deliveries per second over the mean of R before and after.
@@ -44,6 +49,11 @@ pub struct Session {
     pub duration: Duration,
     pub threads: usize,
     external: Option<Target>,
+    /// Of the server whose databases are measured.
+    database: Option<String>,
+    /// Its first process, if it is on this machine.
+    database_pid: Option<u32>,
+    nodes: u32,
     counter: std::cell::Cell<u32>,
 }
 
@@ -51,7 +61,18 @@ pub struct Session {
 ///
 /// # Errors
 /// A process failed, or not everything that was acknowledged arrived.
-pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+pub async fn run(args: BenchArgs, database: Option<String>) -> anyhow::Result<()> {
+    if args.nodes > 1 && database.is_none() {
+        bail!("--nodes {} needs --database: the embedded store belongs to one process", args.nodes);
+    }
+    let database_pid = match &database {
+        Some(_) if args.target.is_some() => bail!("--database and --target are two things to measure; name one"),
+        Some(url) => {
+            check_url(url).map_err(|problem| Failure::new(Exit::Usage, format!("--database {problem}")))?;
+            process::postmaster_of(database::backend_pid(url).await?)
+        }
+        None => None,
+    };
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let folder = TemporaryFolder::new(&parent)?;
     if args.target.is_none() && process::is_in_memory(&folder.0) {
@@ -74,6 +95,9 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         duration: Duration::from_secs_f64(args.seconds),
         threads,
         external,
+        database,
+        database_pid,
+        nodes: args.nodes,
         counter: std::cell::Cell::new(0),
     };
     let mut results = Results::default();
@@ -112,49 +136,78 @@ impl Session {
         Ok(rate)
     }
 
+    /// Side by side: each phase on the embedded store, on the database, on the database with several nodes.
+    fn variants(&self) -> Vec<Variant> {
+        if self.external.is_some() {
+            return vec![Variant { store: StoreKind::Unknown, nodes: 1 }];
+        }
+        let mut variants = vec![Variant { store: StoreKind::Embedded, nodes: 1 }];
+        if self.database.is_some() {
+            variants.push(Variant { store: StoreKind::PostgreSql, nodes: 1 });
+            if self.nodes > 1 {
+                variants.push(Variant { store: StoreKind::PostgreSql, nodes: self.nodes });
+            }
+        }
+        variants
+    }
+
     async fn standard(&self, phases: &[Phase]) -> anyhow::Result<Vec<PhaseRun>> {
         let mut r_before = self.bare().await?;
         let mut runs = Vec::with_capacity(phases.len());
-        for phase in phases {
+        let all = phases.iter().flat_map(|phase| self.variants().into_iter().map(|variant| (*phase, variant)));
+        for (phase, variant) in all {
             let (measured, disk_bytes_per_message) = match &self.external {
-                Some(target) => (self.on(target, None, *phase).await?, 0.0),
-                None => {
-                    let data_dir = self.folder.join(self.tag());
-                    let (measured, disk) = self.on_own(&data_dir, *phase).await?;
-                    std::fs::remove_dir_all(&data_dir)?;
-                    (measured, disk)
-                }
+                Some(target) => (self.on(std::slice::from_ref(target), variant.store, phase).await?, 0.0),
+                None => self.on_own(variant, phase).await?,
             };
             let r_after = self.bare().await?;
-            runs.push(PhaseRun {
-                phase: *phase,
-                r_before,
-                r_after,
-                of_r: ratio(measured.deliveries_per_s, (r_before + r_after) / 2.0),
-                disk_bytes_per_message,
-                measured,
-            });
+            let of_r = ratio(measured.deliveries_per_s, (r_before + r_after) / 2.0);
+            if variant.store == StoreKind::PostgreSql {
+                report::note(&format!("{}, {}: {of_r:.3} of R", phase.name(), variant.title()));
+            }
+            runs.push(PhaseRun { phase, variant, r_before, r_after, of_r, disk_bytes_per_message, measured });
             r_before = r_after;
         }
         Ok(runs)
     }
 
-    /// A phase on a server of ours with a fresh store; also bytes on disk per message after a clean stop.
-    async fn on_own(&self, data_dir: &std::path::Path, phase: Phase) -> anyhow::Result<(Measured, f64)> {
-        std::fs::create_dir_all(data_dir)?;
-        let server = Server::start(data_dir, None)?;
-        let measured = self.on(&server.target, Some(data_dir.to_owned()), phase).await?;
-        server.stop()?;
-        let disk = ratio(process::disk_bytes(data_dir) as f64, measured.messages as f64);
+    /// A phase on servers of ours with a fresh store; also bytes on disk per message after a clean stop.
+    async fn on_own(&self, variant: Variant, phase: Phase) -> anyhow::Result<(Measured, f64)> {
+        let ground = self.ground(variant.store).await?;
+        let servers = ground.start(variant.nodes, None).await?;
+        let measured = self.on(&servers.targets, variant.store, phase).await?;
+        servers.stop()?;
+        let disk = ratio(ground.disk_bytes().await? as f64, measured.messages as f64);
         Ok((measured, disk))
     }
 
-    /// A phase on a running server.
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// As [`Ground::lay`].
+    pub async fn ground(&self, store: StoreKind) -> anyhow::Result<Ground> {
+        let database = self.database.as_deref().filter(|_| store == StoreKind::PostgreSql);
+        Ground::lay(&self.folder, &self.tag(), database).await
+    }
+
+    /// The store of the longer experiments: the database if one is named.
+    pub fn store(&self) -> StoreKind {
+        if self.database.is_some() { StoreKind::PostgreSql } else { StoreKind::Embedded }
+    }
+
+    /// A phase on running servers.
     ///
     /// # Errors
     /// As [`Bench::run`].
-    pub async fn on(&self, target: &Target, data_dir: Option<PathBuf>, phase: Phase) -> anyhow::Result<Measured> {
-        let bench = Bench { target, receiver: &self.receiver, data_dir, threads: self.threads, tag: self.tag() };
+    pub async fn on(&self, targets: &[Target], store: StoreKind, phase: Phase) -> anyhow::Result<Measured> {
+        let bench = Bench {
+            targets,
+            receiver: &self.receiver,
+            is_ours: store != StoreKind::Unknown,
+            database_pid: self.database_pid.filter(|_| store == StoreKind::PostgreSql),
+            threads: self.threads,
+            tag: self.tag(),
+        };
         bench.run(phase.name(), phase.shape(), self.duration).await.with_context(|| format!("phase {}", phase.name()))
     }
 
@@ -177,26 +230,26 @@ impl Session {
         if let Some(target) = &self.external {
             return isolation::one_round(target, &self.receiver, &tag, hanging, self.duration).await;
         }
-        let data_dir = self.folder.join(&tag);
-        std::fs::create_dir_all(&data_dir)?;
-        let server = Server::start(&data_dir, None)?;
-        let quantiles = isolation::one_round(&server.target, &self.receiver, &tag, hanging, self.duration).await?;
+        let ground = self.ground(self.store()).await?;
+        let servers = ground.start(1, None).await?;
+        let target = servers.targets.first().context("a server that was not started")?;
+        let quantiles = isolation::one_round(target, &self.receiver, &tag, hanging, self.duration).await?;
         // Killed, not stopped: a clean stop would wait for what hangs.
-        drop(server);
-        std::fs::remove_dir_all(&data_dir)?;
+        drop(servers);
         Ok(quantiles)
     }
 }
 
-/// Medians over the runs of one phase.
-pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase) -> Option<PhaseRun> {
-    let of: Vec<&PhaseRun> = runs.iter().flatten().filter(|run| run.phase == phase).collect();
-    let first = of.first()?;
+/// Medians over the runs of one phase in one variant.
+pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase, variant: Variant) -> Option<PhaseRun> {
+    let of: Vec<&PhaseRun> = runs.iter().flatten().filter(|run| run.phase == phase && run.variant == variant).collect();
+    of.first()?;
     let middle = |field: fn(&PhaseRun) -> f64| median(of.iter().map(|run| field(run)));
     let whole = |field: fn(&PhaseRun) -> u64| median(of.iter().map(|run| field(run) as f64)) as u64;
     let quantiles = |field: fn(&PhaseRun) -> Quantiles| Quantiles::median(&of.iter().map(|run| field(run)).collect::<Vec<_>>());
     Some(PhaseRun {
-        phase: first.phase,
+        phase,
+        variant,
         r_before: middle(|run| run.r_before),
         r_after: middle(|run| run.r_after),
         of_r: middle(|run| run.of_r),
@@ -216,6 +269,7 @@ pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase) -> Option<PhaseRun> {
             acknowledge: quantiles(|run| run.measured.acknowledge),
             end_to_end: quantiles(|run| run.measured.end_to_end),
             server_cpu_s: middle(|run| run.measured.server_cpu_s),
+            database_cpu_s: middle(|run| run.measured.database_cpu_s),
             loader_cpu_s: middle(|run| run.measured.loader_cpu_s),
             receiver_cpu_s: middle(|run| run.measured.receiver_cpu_s),
             resident_bytes_max: whole(|run| run.measured.resident_bytes_max),

@@ -36,18 +36,33 @@ pub struct Server {
     pub target: Target,
 }
 
+/// What a server is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    pub data_dir: &'a Path,
+    /// `None`: the embedded store in `data_dir`.
+    pub database: Option<&'a str>,
+    /// Its number, from 1.
+    pub node: u32,
+    /// Of an earlier start; the first one prints a new key.
+    pub token: Option<&'a str>,
+}
+
 impl Server {
-    /// Starts `bellwire serve` on `data_dir`. `token`: of an earlier start; the first one prints a new key.
+    /// Starts `bellwire serve`.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(data_dir: &Path, token: Option<&str>) -> anyhow::Result<Self> {
-        let variables = [
+    pub fn start(launch: &Launch<'_>) -> anyhow::Result<Self> {
+        let Launch { data_dir, database, node, token } = *launch;
+        let mut variables = vec![
             ("BELLWIRE_LISTEN", "127.0.0.1:0".to_owned()),
             ("BELLWIRE_DATA_DIR", data_dir.display().to_string()),
             ("BELLWIRE_EGRESS__ALLOW", "127.0.0.0/8".to_owned()),
             ("BELLWIRE_LOG__LEVEL", "error".to_owned()),
+            ("BELLWIRE_NODE__NAME", format!("bench-{node}")),
         ];
+        variables.extend(database.map(|url| ("BELLWIRE_STORAGE__URL", url.to_owned())));
         let mut process = Process::start("server", &["serve", "--stop-with-stdin"], &variables, data_dir)?;
         let mut key = token.map(str::to_owned);
         let address = process.wait_line(START_TIMEOUT, |line| {
@@ -109,6 +124,12 @@ impl Target {
     /// # Errors
     /// No answer, or one that is not 2xx.
     pub async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let body = self.exchange(method, path, body).await?;
+        if body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&body)?) }
+    }
+
+    /// The body of an answer of 2xx.
+    async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!("{}{body}", self.head(method, path, body.len()));
         let exchange = async {
@@ -120,10 +141,11 @@ impl Target {
             .await
             .with_context(|| format!("{method} {path}: no answer within {CALL_TIMEOUT:?}"))?
             .with_context(|| format!("{method} {path}"))?;
+        let body = String::from_utf8_lossy(&body).into_owned();
         if !(200..300).contains(&status) {
-            bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&body).chars().take(300).collect::<String>());
+            bail!("{method} {path}: {status} {}", body.chars().take(300).collect::<String>());
         }
-        if body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&body)?) }
+        Ok(body)
     }
 
     /// Creates an application with one endpoint for each URL; returns its id and theirs.
@@ -140,6 +162,16 @@ impl Target {
             endpoints.push(text(&endpoint, "id")?);
         }
         Ok((app, endpoints))
+    }
+
+    /// The value of a gauge or counter without labels that the server shows at `/metrics`; 0 if it does not.
+    ///
+    /// # Errors
+    /// As [`Target::call`].
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.exchange("GET", "/metrics", None).await?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or(0.0))
     }
 
     /// Deliveries of an endpoint that are recorded as delivered, and those that are not finished.

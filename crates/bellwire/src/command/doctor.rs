@@ -5,11 +5,25 @@ use std::time::Duration;
 
 use bellwire_core::id::key_to_timestamp;
 use bellwire_core::time::format_duration;
-use bellwire_core::{Clock as _, SystemClock, Timestamp};
+use bellwire_core::{Clock as _, Secret, SystemClock, Timestamp};
+// PLACEHOLDER
+enum Severity {
+    Refuse,
+    Warn,
+    Info,
+}
+struct F {
+    severity: Severity,
+    text: String,
+}
+async fn diagnose(_: &str) -> Result<Vec<F>, StoreError> {
+    Ok(vec![])
+}
 use bellwire_store::{Store, StoreError};
 use clap::Args;
 
 use crate::cli::ConfigArgs;
+use crate::config::storage::Backend;
 use crate::config::{Config, ConfigError};
 use crate::exit::Exit;
 use crate::{bench, terminal, vault};
@@ -64,7 +78,9 @@ pub async fn run(args: &DoctorArgs, config: &ConfigArgs) -> anyhow::Result<Exit>
         Ok(config) => {
             findings.add("configuration", Verdict::Ok, "valid");
             check_configuration(config, &mut findings);
-            check_disk(config, &mut findings);
+            if let Backend::Sqlite(folder) = &config.storage.backend {
+                check_disk(folder, &mut findings);
+            }
             check_store(config, &mut findings).await;
         }
         Err(error) => findings.add("configuration", Verdict::Fail, ConfigError::to_string(error)),
@@ -129,12 +145,12 @@ fn check_configuration(config: &Config, findings: &mut Findings) {
     findings.add("retention", Verdict::Ok, format!("messages are kept for {}", format_duration(config.storage.retention)));
 }
 
-fn check_disk(config: &Config, findings: &mut Findings) {
-    let folder = existing(&config.storage.folder);
+fn check_disk(store: &Path, findings: &mut Findings) {
+    let folder = existing(store);
     match rustix::fs::statvfs(&folder) {
         Ok(disk) => {
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            let text = format!("{} MiB free for {}", terminal::thousands(free >> 20), config.storage.folder.display());
+            let text = format!("{} MiB free for {}", terminal::thousands(free >> 20), store.display());
             let verdict = match free {
                 free if free < SPACE_BYTES_FAIL => Verdict::Fail,
                 free if free < SPACE_BYTES_WARN => Verdict::Warn,
@@ -163,16 +179,26 @@ fn existing(folder: &Path) -> PathBuf {
 }
 
 async fn check_store(config: &Config, findings: &mut Findings) {
-    let folder = &config.storage.folder;
-    if !vault::has_store(folder) {
-        findings.add("store", Verdict::Ok, format!("none in {} yet; `bellwire serve` makes it", folder.display()));
+    if let Backend::Postgres(url) = &config.storage.backend
+        && !check_database(url, findings).await
+    {
         return;
     }
+    match vault::is_there(&config.storage.backend).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let text = format!("none in {} yet; `bellwire serve` makes it", config.storage.backend);
+            findings.add("store", Verdict::Ok, text);
+            return;
+        }
+        Err(error) => {
+            findings.add("store", Verdict::Fail, crate::exit::text_of(&error));
+            return;
+        }
+    }
     check_master_key(config, findings);
-    let opened = vault::master_key(folder, &config.server.data_dir, config.security.master_key.as_ref())
-        .and_then(|key| vault::open(folder, &key, config.storage.retention));
-    let store = match opened {
-        Ok(store) => store,
+    let (_, store) = match vault::open(&vault::Place::of(config), Duration::ZERO).await {
+        Ok(opened) => opened,
         Err(error) => {
             match error.downcast_ref::<StoreError>() {
                 Some(StoreError::Locked { .. }) => {
@@ -183,21 +209,46 @@ async fn check_store(config: &Config, findings: &mut Findings) {
             return;
         }
     };
-    findings.add("lock", Verdict::Ok, "free: no server is running on this store");
+    if !store.is_shared() {
+        findings.add("lock", Verdict::Ok, "free: no server is running on this store");
+    }
     examine(store.as_ref(), findings).await;
     if let Err(error) = store.close().await {
         findings.add("store", Verdict::Fail, format!("does not close cleanly: {error}"));
     }
 }
 
+/// The database server's settings and state. False: it does not answer.
+async fn check_database(url: &Secret, findings: &mut Findings) -> bool {
+    match diagnose(url.expose()).await {
+        Ok(found) => {
+            for finding in found {
+                let verdict = match finding.severity {
+                    Severity::Refuse => Verdict::Fail,
+                    Severity::Warn => Verdict::Warn,
+                    Severity::Info => Verdict::Ok,
+                };
+                findings.add("database", verdict, finding.text);
+            }
+            true
+        }
+        Err(error) => {
+            findings.add("database", Verdict::Fail, error.to_string());
+            false
+        }
+    }
+}
+
 async fn examine(store: &dyn Store, findings: &mut Findings) {
     match store.check().await {
+        Ok(faults) if faults.is_empty() && store.is_shared() => findings.add("store", Verdict::Ok, "its tables are sound"),
         Ok(faults) if faults.is_empty() => findings.add("store", Verdict::Ok, "every file is sound"),
         Ok(faults) => faults.into_iter().for_each(|fault| findings.add("store", Verdict::Fail, fault)),
         Err(error) => findings.add("store", Verdict::Fail, error.to_string()),
     }
     if let Ok(report) = store.report().await {
-        let size = format!("{} MiB in {} segments", terminal::thousands(report.bytes_on_disk >> 20), report.segments);
+        let parts = if store.is_shared() { "days" } else { "segments" };
+        let size = format!("{} MiB in {} {parts}", terminal::thousands(report.bytes_on_disk >> 20), report.segments);
         findings.add("store", if report.is_full { Verdict::Fail } else { Verdict::Ok }, size);
         report.notes.into_iter().for_each(|note| findings.add("store", Verdict::Ok, note));
     }

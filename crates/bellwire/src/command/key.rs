@@ -1,5 +1,5 @@
-//! `bellwire key`: API keys. Straight in the store while no server runs (that is how a lost key is replaced), through the API
-//! while one does.
+//! `bellwire key`: API keys. Straight in the store (that is how a lost key is replaced), which no server may be using if it is
+//! the embedded one; or through the API of a running server.
 
 use anyhow::Context as _;
 use bellwire_core::time::parse_duration;
@@ -26,7 +26,7 @@ pub struct KeyArgs {
 pub enum KeyCommand {
     /// Make a key and print it, this once
     ///
-    /// Without --server and --token the key is written straight into the store, which no server may be using then.
+    /// Without --server and --token the key is written straight into the store; no server may be using an embedded one then.
     Create {
         /// What it is for
         #[arg(long)]
@@ -75,14 +75,14 @@ pub async fn run(args: &KeyArgs, config: &ConfigArgs) -> anyhow::Result<Exit> {
                 return create_online(&Api::new(server, &config)?, name, &scopes, expires_at, *json).await;
             }
             let org = org.map_or_else(lifecycle::default_org, Ok)?;
-            let store = open(&config)?;
+            let store = open(&config).await?;
             let (key, record) = lifecycle::make_key(&store, org, name, &scopes, expires_at).await?;
             store.close().await?;
             show_new(key.expose(), &record.id.to_string(), *json)
         }
         KeyCommand::List { json, server } if is_online(server) => list_online(&Api::new(server, &config)?, *json).await,
         KeyCommand::List { json, .. } => {
-            let store = open(&config)?;
+            let store = open(&config).await?;
             let records = store.list_api_keys(None).await?;
             store.close().await?;
             show_list(&records.iter().map(shown).collect::<Vec<_>>(), *json)
@@ -93,7 +93,7 @@ pub async fn run(args: &KeyArgs, config: &ConfigArgs) -> anyhow::Result<Exit> {
                 let path = ["api-key", id.as_str()];
                 Api::new(server, &config)?.call(Call { method: "DELETE", path: &path, ..Call::default() }).await?;
             } else {
-                let store = open(&config)?;
+                let store = open(&config).await?;
                 let was_there = store.revoke_api_key(None, *key, SystemClock.now()).await?;
                 store.close().await?;
                 if !was_there {
@@ -111,14 +111,14 @@ fn is_online(server: &ServerArgs) -> bool {
     server.server.is_some() || server.token.is_some()
 }
 
-fn open(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
-    let folder = &config.storage.folder;
-    if !vault::has_store(folder) {
-        let text = format!("there is no store in {}; `bellwire serve` makes one, and prints its first key", folder.display());
+async fn open(config: &Config) -> anyhow::Result<std::sync::Arc<dyn Store>> {
+    if !vault::is_there(&config.storage.backend).await? {
+        let text =
+            format!("there is no store in {}; `bellwire serve` makes one, and prints its first key", config.storage.backend);
         return Err(Failure::new(Exit::Failure, text).into());
     }
-    let key = vault::master_key(folder, &config.server.data_dir, config.security.master_key.as_ref())?;
-    vault::open(folder, &key, config.storage.retention).map_err(|error| match error.downcast_ref::<StoreError>() {
+    let opened = vault::open(&vault::Place::of(config), std::time::Duration::ZERO).await;
+    opened.map(|(_, store)| store).map_err(|error| match error.downcast_ref::<StoreError>() {
         Some(StoreError::Locked { path }) => Failure::new(
             Exit::StoreLocked,
             format!(

@@ -39,17 +39,17 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Attempt(args) => on_one_thread(attempt::run(&args, &config)),
         Command::Config(args) => configuration::run(&args, &config),
         Command::Doctor(args) => on_one_thread(doctor::run(&args, &config)),
-        Command::Bench(args) => on_one_thread(measure(args)),
+        Command::Bench(args) => on_one_thread(measure(args, config.database)),
         Command::Completions(args) => completions::run(&args),
         Command::BenchReceiver(args) => bench_receiver::run(&args),
     }
 }
 
 /// Runs the bench. A signal ends it at once, and takes its processes and folders along.
-async fn measure(args: bench::BenchArgs) -> anyhow::Result<Exit> {
+async fn measure(args: bench::BenchArgs, database: Option<String>) -> anyhow::Result<Exit> {
     let mut signals = Signals::install()?;
     tokio::select! {
-        result = bench::run::run(args) => {
+        result = bench::run::run(args, database) => {
             result?;
             return Ok(Exit::Ok);
         }

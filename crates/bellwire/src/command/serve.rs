@@ -31,7 +31,14 @@ async fn serve(config: Config, stop_with_stdin: bool) -> anyhow::Result<Exit> {
     let mut signals = Signals::install()?;
     let grace = config.server.stop_grace;
     let listener = lifecycle::bind(config.server.listen).await?;
-    let running = lifecycle::start(config, listener).await?;
+    // It may wait for a database for long.
+    let running = tokio::select! {
+        running = lifecycle::start(config, listener) => running?,
+        name = signals.next() => {
+            tracing::info!(reason = name, "stopped before it had started");
+            return Ok(Exit::Ok);
+        }
+    };
     if let Some(key) = &running.first_key {
         terminal::line("This is the first API key, with all rights. It is shown this once; keep it:")?;
         terminal::line(&format!("\n    {}\n", key.expose()))?;

@@ -48,19 +48,39 @@ impl Key {
 
     /// A value as it may be shown to people.
     pub fn shown(&self, value: &str) -> String {
-        match self.secrecy {
-            Secrecy::Open => value.to_owned(),
-            Secrecy::Secret if value.is_empty() => String::new(),
-            Secrecy::Secret => REDACTED.to_owned(),
-            Secrecy::UrlCredentials => match (value.find("://"), value.rfind('@')) {
-                (Some(scheme), Some(at)) if at > scheme => {
-                    format!("{}://{REDACTED}{}", &value[..scheme], &value[at..])
-                }
-                (None, Some(_)) => REDACTED.to_owned(),
-                _ => value.to_owned(),
-            },
+        self.secrecy.shown(value)
+    }
+}
+
+impl Secrecy {
+    /// A value as it may be shown to people.
+    pub fn shown(self, value: &str) -> String {
+        match self {
+            Self::Open => value.to_owned(),
+            Self::Secret if value.is_empty() => String::new(),
+            Self::Secret => REDACTED.to_owned(),
+            Self::UrlCredentials => {
+                let shown = match (value.find("://"), value.rfind('@')) {
+                    (Some(scheme), Some(at)) if at > scheme => {
+                        format!("{}://{REDACTED}{}", &value[..scheme], &value[at..])
+                    }
+                    (None, Some(_)) => REDACTED.to_owned(),
+                    _ => value.to_owned(),
+                };
+                without_password(&shown)
+            }
         }
     }
+}
+
+/// Databases take the password as a parameter too (`?password=…`).
+fn without_password(url: &str) -> String {
+    let Some((before, query)) = url.split_once('?') else { return url.to_owned() };
+    let hide = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("pass") => format!("{name}={REDACTED}"),
+        _ => pair.to_owned(),
+    };
+    format!("{before}?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]
@@ -81,6 +101,11 @@ mod tests {
         assert_eq!(shown.shown("http://joe:p@ss@proxy:3128"), "http://[redacted]@proxy:3128");
         assert_eq!(shown.shown("joe:pass@proxy:3128"), REDACTED);
         assert_eq!(shown.shown("http://proxy:3128"), "http://proxy:3128");
+        assert_eq!(
+            shown.shown("postgres://db/x?password=p&sslmode=require"),
+            "postgres://db/x?password=[redacted]&sslmode=require"
+        );
+        assert_eq!(shown.shown("postgres://db/x?password=p@q"), "postgres://[redacted]@q", "rather too much than too little");
     }
 
     /// Broken: the names that the outside relies on (`BELLWIRE_DELIVERY__PROXY`) change.

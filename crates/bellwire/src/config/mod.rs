@@ -10,6 +10,7 @@ pub mod error;
 pub mod key;
 pub mod layer;
 pub mod log;
+pub mod node;
 pub mod reference;
 pub mod security;
 pub mod server;
@@ -29,16 +30,18 @@ pub use error::ConfigError;
 use key::Key;
 pub use layer::{Layers, Sources};
 use log::Log;
+use node::Node;
 use security::Security;
 use server::Server;
 use signing::Signing;
-use storage::Storage;
+use storage::{Backend, Storage};
 
 /// All sections.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: Server,
     pub storage: Storage,
+    pub node: Node,
     pub auth: Auth,
     pub security: Security,
     pub egress: Egress,
@@ -50,7 +53,8 @@ pub struct Config {
 /// The sections in the order of the reference: title, one sentence, keys.
 pub const SECTIONS: &[(&str, &str, &[Key])] = &[
     ("", "Where the server listens and keeps its data.", server::KEYS),
-    ("storage", "What is kept, and for how long.", storage::KEYS),
+    ("storage", "What is kept, where, and for how long.", storage::KEYS),
+    ("node", "What this process is among those that share a PostgreSQL database.", node::KEYS),
     ("auth", "Who may call the API, beside the keys made with `bellwire key create`.", auth::KEYS),
     ("security", "Secrets at rest.", security::KEYS),
     ("egress", "Where requests may go beyond the public internet.", egress::KEYS),
@@ -81,6 +85,7 @@ impl Config {
         let config = Self {
             server: Server::read(layers)?,
             storage: Storage::read(layers)?,
+            node: Node::read(layers)?,
             auth: Auth::read(layers)?,
             security: Security::read(layers)?,
             egress: Egress::read(layers)?,
@@ -93,6 +98,13 @@ impl Config {
                 "delivery.endpoint_in_flight_max = {} is above delivery.in_flight_max = {}; lower the one or raise the other",
                 config.delivery.endpoint_in_flight_max, config.delivery.in_flight_max
             )));
+        }
+        if matches!(config.storage.backend, Backend::Sqlite(_)) && !(config.node.is_api && config.node.is_worker) {
+            return Err(ConfigError::Together(
+                "node.roles must be api,worker on the embedded store, which has a single node; name a PostgreSQL database with \
+                 storage.url (--database) to divide the roles"
+                    .to_owned(),
+            ));
         }
         Ok(config)
     }

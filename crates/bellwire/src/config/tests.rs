@@ -27,7 +27,8 @@ fn nothing_at_all_is_a_complete_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::load(&Sources { folder: folder.path().to_owned(), ..Sources::default() }).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8071");
-    assert_eq!(config.storage.folder, PathBuf::from("./bellwire-data"));
+    assert_eq!(config.storage.backend.to_string(), "sqlite://./bellwire-data");
+    assert!(config.node.is_api && config.node.is_worker && !config.node.name.is_empty());
     let (ours, theirs) = (config.engine(), EngineConfig::default());
     assert_eq!(ours.retry, theirs.retry);
     assert_eq!(ours.request_timeout, theirs.request_timeout);
@@ -93,7 +94,11 @@ fn errors_name_place_key_value_and_what_is_accepted() {
         ("BELLWIRE_LISTEN", "8071", ["listen", "8071", "an address and a port"]),
         ("BELLWIRE_EGRESS__ALLOW", "10.0.0.0/33", ["egress.allow", "10.0.0.0/33", "networks"]),
         ("BELLWIRE_EGRESS__HTTPS_ONLY", "maybe", ["egress.https_only", "maybe", "true or false"]),
-        ("BELLWIRE_STORAGE__URL", "postgres://db/x", ["storage.url", "later version", "sqlite://"]),
+        ("BELLWIRE_STORAGE__URL", "mysql://db/x", ["storage.url", "mysql", "postgres://"]),
+        ("BELLWIRE_STORAGE__CONNECTIONS", "2", ["storage.connections", "between 8 and 512", "whole number"]),
+        ("BELLWIRE_NODE__ROLES", "apis", ["node.roles", "apis", "api, worker"]),
+        ("BELLWIRE_NODE__NAME", "two words", ["node.name", "two words", "visible ASCII"]),
+        ("BELLWIRE_NODE__LEASE", "1ms", ["node.lease", "1ms", "1s to 5m"]),
         ("BELLWIRE_SIGNING__DEFAULT", "rsa", ["signing.default", "rsa", "hmac-sha256 or ed25519"]),
         ("BELLWIRE_LOG__LEVEL", "loud", ["log.level", "loud", "error, warn"]),
         ("BELLWIRE_DATA_DIR", "", ["data_dir", "empty", "a folder"]),
@@ -111,6 +116,21 @@ fn errors_name_place_key_value_and_what_is_accepted() {
     assert!(error(&missing).contains("/nonexistent/x.toml"), "a file that was named must exist");
 }
 
+/// Broken: on the embedded store, which no other node can work on, nobody delivers or nobody can publish.
+#[test]
+fn roles_are_divided_on_a_shared_database_only() {
+    let with = |url, roles| Sources {
+        variables: variables(&[("BELLWIRE_STORAGE__URL", url), ("BELLWIRE_NODE__ROLES", roles)]),
+        folder: PathBuf::from("/nonexistent"),
+        ..Sources::default()
+    };
+    for roles in ["api", "worker"] {
+        assert!(error(&with("sqlite://./b", roles)).contains("node.roles"), "{roles}");
+        let node = Config::load(&with("postgres://db/x", roles)).unwrap().node;
+        assert_eq!((node.is_api, node.is_worker), (roles == "api", roles == "worker"));
+    }
+}
+
 /// Broken: a wrong secret is printed in full by the error about it, or by `config show`.
 #[test]
 fn secrets_show_neither_in_errors_nor_in_the_listing() {
@@ -119,6 +139,12 @@ fn secrets_show_neither_in_errors_nor_in_the_listing() {
     assert!(!text.contains("hunter2") && text.contains("32 bytes"), "{text}");
     let text = error(&with(&[("BELLWIRE_DELIVERY__PROXY", "ftp://joe:hunter2@proxy:1")]));
     assert!(!text.contains("hunter2"), "{text}");
+    let text = error(&with(&[("BELLWIRE_STORAGE__URL", "postgres://joe:hunter2@db:port/x")]));
+    assert!(!text.contains("hunter2") && text.contains("storage.url"), "{text}");
+    let sources = with(&[("BELLWIRE_STORAGE__URL", "postgres://joe:hunter2@db/x")]);
+    let shown = serde_json::to_string(&show::effective(&Layers::gather(&sources).unwrap())).unwrap();
+    assert!(!shown.contains("hunter2") && shown.contains("@db/x"), "{shown}");
+    assert!(!format!("{:?}", Config::load(&sources).unwrap()).contains("hunter2"));
     let sources = with(&[("BELLWIRE_AUTH__JWT_SECRET", "hunter2hunter2")]);
     let shown = serde_json::to_string(&show::effective(&Layers::gather(&sources).unwrap())).unwrap();
     assert!(!shown.contains("hunter2") && shown.contains(key::REDACTED), "{shown}");
