@@ -3,7 +3,7 @@
 use bellwire_core::{Application, ApplicationKind, IdKind, OrgId};
 
 use super::world::{World, fresh, is_replayed, page, walk};
-use crate::{ApplicationFilter, StoreError};
+use crate::{ApplicationFilter, StoreError, Written};
 
 fn is_uid_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>, uid: &str) {
     match result {
@@ -127,4 +127,24 @@ pub async fn creating_twice_under_one_key_answers_the_same(w: World) {
     // After a day the key is new.
     w.pass(super::world::DAY + super::world::HOUR);
     fresh(w.store.create_application(w.application("a"), Some(w.keyed(1, 2))).await.unwrap());
+}
+
+pub async fn whoever_creates_at_the_same_instant_makes_one(w: World) {
+    let other = if w.store.is_shared() { Some(w.another().await) } else { None };
+    let other = other.as_ref().unwrap_or(&w);
+    let (one, two, three, four) = tokio::join!(
+        w.store.operational_application(w.org, w.id(), w.now()),
+        other.store.operational_application(w.org, other.id(), w.now()),
+        w.store.operational_application(w.org, w.id(), w.now()),
+        other.store.operational_application(w.org, other.id(), w.now()),
+    );
+    let ids = [one, two, three, four].map(|app| app.unwrap().id);
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let create = async |by: &World| by.store.create_application(by.application("a"), Some(by.keyed(3, 3))).await.unwrap();
+    let (one, two, three) = tokio::join!(create(&w), create(other), create(&w));
+    let fresh = [&one, &two, &three].into_iter().filter(|written| matches!(written, Written::Fresh(_))).count();
+    let replayed = [&one, &two, &three].into_iter().filter(|written| is_replayed(written)).count();
+    assert_eq!((fresh, replayed), (1, 2), "{one:?} {two:?} {three:?}");
+    let all = w.store.list_applications(w.org, ApplicationFilter::default(), page(9)).await.unwrap();
+    assert_eq!(all.rows.len(), 1);
 }

@@ -13,6 +13,7 @@ mod endpoint;
 mod event_type;
 mod maintenance;
 mod message;
+mod shard;
 mod task;
 pub mod world;
 
@@ -28,9 +29,13 @@ pub struct Case {
     pub name: &'static str,
     /// Names of the trait methods it exercises.
     pub covers: &'static [&'static str],
-    /// Runs it on a fresh store.
-    pub run: fn(Arc<dyn Store>) -> Running,
+    /// Runs it on a fresh store. Of backends that several processes share ([`crate::ShardStore::is_shared`]), the second opens it once
+    /// more, as another process would; of others it is never called.
+    pub run: fn(Arc<dyn Store>, Opener) -> Running,
 }
+
+/// Opens the store of a case once more.
+pub type Opener = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + Send>> + Send + Sync>;
 
 /// A case being run.
 pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -41,7 +46,7 @@ macro_rules! cases {
         pub const CASES: &[Case] = &[$(Case {
             name: concat!(stringify!($module), "::", stringify!($name)),
             covers: &[$(stringify!($method)),+],
-            run: |store| Box::pin(async move { $module::$name(World::open(store).await).await }),
+            run: |store, opener| Box::pin(async move { $module::$name(World::open(store, opener).await).await }),
         }),+];
     };
 }
@@ -54,6 +59,7 @@ cases! {
     application::the_operational_application_is_one_and_hidden covers operational_application list_applications find_application;
     application::deleting_an_application_takes_its_endpoints_along covers delete_application find_endpoint endpoint_for_delivery;
     application::creating_twice_under_one_key_answers_the_same covers create_application find_idempotent;
+    application::whoever_creates_at_the_same_instant_makes_one covers operational_application create_application;
     endpoint::endpoints_read_back_whole covers create_endpoint find_endpoint endpoint_for_delivery endpoints_of list_endpoints;
     endpoint::uids_are_unique_in_their_application covers create_endpoint update_endpoint;
     endpoint::updating_replaces_all_but_identity covers update_endpoint;
@@ -88,6 +94,16 @@ cases! {
     credential::api_keys_live_until_revoked covers create_api_key get_api_key list_api_keys revoke_api_key touch_api_key;
     credential::revoked_tokens_are_remembered covers revoke_token is_token_revoked;
     credential::answers_are_replayed_for_a_day covers store_idempotent find_idempotent;
+    shard::joining_begins_a_membership_and_leaving_ends_it covers is_shared join beat leave;
+    shard::a_shard_has_one_owner_at_a_time covers claim_shards release_shards beat;
+    shard::whoever_beats_is_not_declared_dead covers declare_dead beat;
+    shard::records_of_a_lost_membership_change_nothing covers declare_dead record_attempt join;
+    shard::what_a_node_accepts_after_its_death_is_handed_over covers declare_dead accept take_handed_over adopt;
+    shard::commits_tell_of_local_shards_alone covers set_local accept take_handed_over;
+    shard::what_is_made_due_again_reaches_its_owner covers requeue recover_step take_handed_over;
+    shard::while_shards_move_every_delivery_is_handed_out_once covers adopt set_local take_handed_over release_shards claim_shards;
+    shard::writes_are_named_to_other_nodes covers changes application_version;
+    shard::messages_for_endpoints_chosen_too_early_are_not_accepted covers application_version accept;
     task::tasks_are_kept_and_listed covers create_task get_task list_tasks finish_task;
     task::recovery_requeues_what_was_missed_once covers recover_step;
     maintenance::the_last_key_is_above_all covers last_key;

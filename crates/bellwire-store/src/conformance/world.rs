@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Opener;
 use crate::{
     Accepted, AttemptRecord, CommitSink, DeliveryNext, DueDelivery, Idempotency, IdempotencyRecord, NewMessage, NodeInfo, Result,
     Store, Written,
@@ -30,12 +31,18 @@ pub struct Told {
     pub recorded: Mutex<Vec<(MessageId, EndpointId)>>,
     pub requeued: Mutex<Vec<DueDelivery>>,
     pub fenced: Mutex<Vec<(MessageId, EndpointId)>>,
+    /// Of what was accepted, the deliveries in local shards.
+    pub local: Mutex<Vec<(MessageId, EndpointId)>>,
     changed: Notify,
 }
 
 impl CommitSink for Told {
-    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
         self.accepted.lock().extend(messages.iter().map(|new| new.message.id));
+        let of = |new: &Arc<NewMessage>| -> Vec<_> {
+            new.endpoints.iter().filter(|endpoint| local.has(**endpoint)).map(|endpoint| (new.message.id, *endpoint)).collect()
+        };
+        self.local.lock().extend(messages.iter().flat_map(of));
     }
 
     fn requeued(&self, deliveries: &[DueDelivery]) {
@@ -60,6 +67,7 @@ pub struct World {
     /// Of this world's membership.
     pub epoch: i64,
     pub org: OrgId,
+    opener: Option<Opener>,
     ids: IdGenerator,
     now: AtomicI64,
     random: AtomicU8,
@@ -67,12 +75,38 @@ pub struct World {
 
 impl World {
     /// Joins and takes over all shards, as every store wants it.
-    pub async fn open(store: Arc<dyn Store>) -> Self {
-        let mut world = Self::new(store);
-        let node = NodeInfo { name: "world".to_owned(), is_worker: true, version: "0".to_owned() };
-        world.epoch = world.store.join(node).await.unwrap().epoch;
-        world.store.claim_shards(ShardSet::ALL).await.unwrap();
-        world.store.set_local(ShardSet::ALL).await.unwrap();
+    pub async fn open(store: Arc<dyn Store>, opener: Opener) -> Self {
+        let mut world = Self { opener: Some(opener), ..Self::new(store) };
+        world.join().await;
+        assert_eq!(world.take_all().await, world.store.is_shared(), "what is shared is nobody's at first");
+        world
+    }
+
+    /// Becomes a member.
+    pub async fn join(&mut self) {
+        let membership = self.store.join(Self::node()).await.unwrap();
+        self.epoch = membership.epoch;
+        self.ids.set_slot(membership.slot);
+    }
+
+    /// What a world says of itself.
+    pub fn node() -> NodeInfo {
+        NodeInfo { name: "world".to_owned(), is_worker: true, version: "0".to_owned() }
+    }
+
+    /// Claims all shards and makes them local. Whether all were free.
+    pub async fn take_all(&self) -> bool {
+        let claimed = self.store.claim_shards(ShardSet::ALL).await.unwrap();
+        self.store.set_local(ShardSet::ALL).await.unwrap();
+        claimed == ShardSet::ALL
+    }
+
+    /// Another node on the same store, a member without shards. Its applications are of the same organisation.
+    pub async fn another(&self) -> Self {
+        let opener = self.opener.as_ref().expect("the case was given a way to open the store again");
+        let mut world = Self::new(opener().await);
+        world.now = AtomicI64::new(self.now().as_millis());
+        world.join().await;
         world
     }
 
@@ -86,6 +120,7 @@ impl World {
             told,
             epoch: 0,
             org: OrgId::from_bytes([9; 20]),
+            opener: None,
             ids: IdGenerator::new(0),
             now: AtomicI64::new(start.as_millis()),
             random: AtomicU8::new(0),
@@ -229,18 +264,23 @@ impl World {
 
     /// Until this many attempts are durable in all.
     pub async fn wait_for_records(&self, count: usize) {
+        self.wait_until("attempts are recorded", |told| told.recorded.lock().len() >= count).await;
+    }
+
+    /// Until the sink was told of what makes `is_so` true.
+    pub async fn wait_until(&self, what: &str, is_so: impl Fn(&Told) -> bool) {
         let wait = async {
             loop {
                 let changed = self.told.changed.notified();
                 tokio::pin!(changed);
                 changed.as_mut().enable();
-                if self.told.recorded.lock().len() >= count {
+                if is_so(&self.told) {
                     return;
                 }
                 changed.await;
             }
         };
-        tokio::time::timeout(DEADLINE, wait).await.expect("attempts are recorded within the deadline");
+        assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "not within the deadline: {what}");
     }
 
     pub fn key(&self, key: u8, request: u8) -> Idempotency {

@@ -1,6 +1,7 @@
 //! The suite of all backends, on SQLite: with segments of the usual span, and with ones so short that nearly every message has
 //! its own, which no caller may notice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_store::Cipher;
@@ -14,7 +15,7 @@ fn run_all(segment_span: Duration) {
         let dir = tempfile::tempdir().unwrap();
         let options = SqliteOptions { segment_span, ..SqliteOptions::new(dir.path(), Cipher::new([1; 32])) };
         let store = SqliteStore::open(options).unwrap();
-        let run = (case.run)(store.clone());
+        let run = (case.run)(store.clone(), Arc::new(|| unreachable!("the embedded store belongs to one process")));
         let result = runtime.block_on(async { tokio::spawn(tokio::time::timeout(Duration::from_secs(60), run)).await });
         match result {
             Ok(Ok(())) => {}

@@ -13,6 +13,7 @@ const TRAITS: &[(&str, &str)] = &[
     ("event_type", include_str!("../../src/event_type.rs")),
     ("maintenance", include_str!("../../src/maintenance.rs")),
     ("message", include_str!("../../src/message.rs")),
+    ("shard", include_str!("../../src/shard.rs")),
     ("task", include_str!("../../src/task.rs")),
 ];
 
