@@ -40,10 +40,7 @@ pub struct ConfigArgs {
     /// Where the data is
     #[arg(long, value_name = "FOLDER", global = true, help_heading = "Configuration")]
     pub data_dir: Option<String>,
-    /// The store: postgres://user@host/database for many nodes, or sqlite://FOLDER
-    ///
-    /// A password is better given by BELLWIRE_STORAGE__URL, which other users of the machine do not see. `bench` measures the
-    /// server of this database beside the embedded store, in databases that it makes and removes.
+    /// The store: postgres://user@host/database, or sqlite://FOLDER; a password is safer in BELLWIRE_STORAGE__URL
     #[arg(long, value_name = "URL", global = true, help_heading = "Configuration")]
     pub database: Option<String>,
     /// Set any key, such as --set delivery.request_timeout=10s

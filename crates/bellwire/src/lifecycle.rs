@@ -65,6 +65,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     raise_file_limit();
     let address = listener.local_addr()?;
     config.server.listen = address;
+    vault::judge(&config.storage.backend, config.storage.start_timeout).await?;
     let (master, store) = vault::open(&vault::Place::of(&config), config.storage.start_timeout).await?;
     let first_key = match config.node.is_api {
         true => make_first_key(&store).await.context("the first API key cannot be made")?,

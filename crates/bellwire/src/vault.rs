@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use bellwire_core::Secret;
 use bellwire_store::postgres::database::{self, Found};
+use bellwire_store::postgres::diagnose::{Severity, diagnose};
 use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{Cipher, Store, StoreError};
@@ -69,7 +70,7 @@ pub async fn open(place: &Place<'_>, patience: Duration) -> anyhow::Result<(Mast
             Ok((key, SqliteStore::open(options)?))
         }
         Backend::Postgres(url) => {
-            let found = when_there(patience, || look(url)).await?;
+            let found = when_there(patience, || look(url)).await.map_err(|error| with_way_out(error, place))?;
             let key = match place.master_key {
                 Some(key) => NodeKey { key: key.clone(), is_new: false },
                 None => load_or_make_key(place.data_dir, found != Found::Nothing)?,
@@ -94,6 +95,25 @@ pub async fn open(place: &Place<'_>, patience: Duration) -> anyhow::Result<(Mast
     }
 }
 
+/// Refuses to serve from a database that may lose what was acknowledged, and logs what will cause trouble.
+///
+/// # Errors
+/// [`Exit::StoreUnsafe`], or the database does not answer within `patience`.
+pub async fn judge(backend: &Backend, patience: Duration) -> anyhow::Result<()> {
+    let Backend::Postgres(url) = backend else { return Ok(()) };
+    let findings = when_there(patience, async || Ok(diagnose(url.expose()).await?)).await;
+    let findings = findings.map_err(|error| away(error, backend))?;
+    for finding in findings.iter().filter(|finding| finding.severity == Severity::Warn) {
+        tracing::warn!(finding = finding.text, "the database");
+    }
+    let refused = findings.iter().filter(|finding| finding.severity == Severity::Refuse);
+    let refused: Vec<&str> = refused.map(|finding| finding.text.as_str()).collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::StoreUnsafe, format!("the database {backend} is not safe to serve from: {}", refused.join("; "))).into())
+}
+
 /// Whether a store is there that this binary may open without changing it. Tries once.
 ///
 /// # Errors
@@ -101,7 +121,7 @@ pub async fn open(place: &Place<'_>, patience: Duration) -> anyhow::Result<(Mast
 pub async fn is_there(backend: &Backend) -> anyhow::Result<bool> {
     match backend {
         Backend::Sqlite(folder) => Ok(has_store(folder)),
-        Backend::Postgres(url) => match look(url).await? {
+        Backend::Postgres(url) => match look(url).await.map_err(|error| away(error, backend))? {
             Found::Nothing => Ok(false),
             Found::Older(version) => {
                 bail!("the store is of version {version}, older than this binary's; `bellwire serve` brings it up to date")
@@ -138,16 +158,18 @@ fn with_way_out(error: anyhow::Error, place: &Place<'_>) -> anyhow::Error {
             );
             Failure::new(Exit::Failure, text).into()
         }
-        Some(StoreError::Unavailable(problem)) => {
-            let text = format!(
-                "the database {} does not answer: {problem}; check storage.url, and that the server runs and takes writes \
-                 (storage.start_timeout says how long a start waits)",
-                place.storage.backend
-            );
-            Failure::new(Exit::StoreAway, text).into()
-        }
-        _ => error,
+        _ => away(error, &place.storage.backend),
     }
+}
+
+/// With the way out, if it is that the database does not answer.
+fn away(error: anyhow::Error, backend: &Backend) -> anyhow::Error {
+    let Some(StoreError::Unavailable(problem)) = error.downcast_ref::<StoreError>() else { return error };
+    let text = format!(
+        "the database {backend} does not answer: {problem}; check storage.url, and that the server runs and takes writes \
+         (storage.start_timeout says how long a start waits)"
+    );
+    Failure::new(Exit::StoreAway, text).into()
 }
 
 /// Repeats what fails for want of an answering database.

@@ -30,6 +30,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// What to measure.
+///
+/// With --database the phases run on the embedded store and on that server, side by side, in databases that the bench makes and
+/// removes; --prefill and --isolation then run on that server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Repeat everything N times and print the medians
@@ -65,7 +68,7 @@ pub struct BenchArgs {
     /// Measure by how much one hanging endpoint among 100 moves the others (--runs: rounds)
     #[arg(long)]
     pub isolation: bool,
-    /// With --database: measure N nodes on one database too, the load spread over all of them
+    /// With --database: measure N nodes on one database too, the load spread over all
     #[arg(long, value_name = "N", conflicts_with_all = ["target", "isolation", "prefill"], default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=16))]
     pub nodes: u32,

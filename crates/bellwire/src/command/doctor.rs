@@ -6,19 +6,7 @@ use std::time::Duration;
 use bellwire_core::id::key_to_timestamp;
 use bellwire_core::time::format_duration;
 use bellwire_core::{Clock as _, Secret, SystemClock, Timestamp};
-// PLACEHOLDER
-enum Severity {
-    Refuse,
-    Warn,
-    Info,
-}
-struct F {
-    severity: Severity,
-    text: String,
-}
-async fn diagnose(_: &str) -> Result<Vec<F>, StoreError> {
-    Ok(vec![])
-}
+use bellwire_store::postgres::diagnose::{Severity, diagnose};
 use bellwire_store::{Store, StoreError};
 use clap::Args;
 

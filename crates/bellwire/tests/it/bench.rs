@@ -1,5 +1,6 @@
 //! The bench, as small as it can be: that it runs to its end and counts right. Its figures mean nothing here.
 
+use bellwire_postgres_testkit::Postgres;
 use serde_json::Value;
 
 use crate::support::{run, stderr};
@@ -38,6 +39,39 @@ fn every_phase_delivers_what_it_published_and_costs_something() {
 fn a_filled_store_is_compared_with_an_empty_one() {
     let flat = &bench(&["--prefill", "2000", "--pending", "200"])["flat"];
     assert_eq!((flat["messages"].as_u64(), flat["pending"].as_u64()), (Some(2_000), Some(200)));
+    assert_eq!(flat["pairs"].as_array().map(Vec::len), Some(2));
+    let restart = flat["restart_to_first_delivery_s"][0].as_f64().unwrap();
+    assert!(restart > 0.0 && restart < 60.0, "{restart}");
+}
+
+/// Broken: the figures of the two stores cannot be told apart, or the bench leaves databases behind.
+#[test]
+fn both_stores_and_two_nodes_are_measured_side_by_side() {
+    let server = Postgres::start();
+    let url = server.create_database();
+    let results = bench(&["--phases", "end-to-end,fan-out", "--database", &url, "--nodes", "2"]);
+    let runs = results["runs"][0].as_array().unwrap();
+    let variants: Vec<_> = runs.iter().map(|run| (run["store"].as_str().unwrap(), run["nodes"].as_u64().unwrap())).collect();
+    assert_eq!(variants, [("embedded", 1), ("postgresql", 1), ("postgresql", 2)].repeat(2));
+    for run in runs {
+        let measured = &run["measured"];
+        let fan_out = if run["phase"] == "fan-out" { 10 } else { 1 };
+        let (messages, deliveries) = (measured["messages"].as_u64(), measured["deliveries"].as_u64());
+        assert!(messages > Some(0) && deliveries == messages.map(|count| count * fan_out), "{run}");
+        assert_eq!(measured["repeated"], 0, "{run}");
+        assert!(run["of_r"].as_f64() > Some(0.0) && run["disk_bytes_per_message"].as_f64() > Some(100.0), "{run}");
+        assert_eq!(measured["database_cpu_s"].as_f64() > Some(0.0), run["store"] == "postgresql", "{run}");
+    }
+    let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'bellwire_bench%'";
+    assert_eq!(bellwire_postgres_testkit::query(&url, left).unwrap().trim(), "0");
+}
+
+/// Broken: the proof of flat cost on PostgreSQL fails on its own tools, or counts what is not there.
+#[test]
+fn a_filled_database_is_compared_with_an_empty_one() {
+    let url = Postgres::shared().create_database();
+    let flat = &bench(&["--prefill", "2000", "--pending", "2000", "--database", &url])["flat"];
+    assert_eq!((flat["store"].as_str(), flat["pending"].as_u64()), (Some("postgresql"), Some(2_000)));
     assert_eq!(flat["pairs"].as_array().map(Vec::len), Some(2));
     let restart = flat["restart_to_first_delivery_s"][0].as_f64().unwrap();
     assert!(restart > 0.0 && restart < 60.0, "{restart}");
