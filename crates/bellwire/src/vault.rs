@@ -111,7 +111,8 @@ pub async fn judge(backend: &Backend, patience: Duration) -> anyhow::Result<()> 
     if refused.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Exit::StoreUnsafe, format!("the database {backend} is not safe to serve from: {}", refused.join("; "))).into())
+    Err(Failure::new(Exit::StoreUnsafe, format!("the database {backend} is not safe to serve from: {}", refused.join("; ")))
+        .into())
 }
 
 /// Whether a store is there that this binary may open without changing it. Tries once.

@@ -77,6 +77,7 @@ fn configure(args: &ConfigArgs, listen: Option<String>, folder: &TemporaryFolder
         ("--listen", "listen", listen),
         ("demo", "data_dir", Some(data_dir)),
         ("demo", "storage.url", Some(storage)),
+        ("demo", "node.roles", text("api,worker")),
         ("demo", "egress.allow", text("127.0.0.0/8")),
         ("demo", "egress.https_only", text("false")),
         ("demo", "delivery.proxy", text("")),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellwire_postgres_testkit::{Postgres, query};
 
 use crate::receiver::Receiver;
-use crate::support::{Server, run, stderr, stdout, until};
+use crate::support::{PATIENCE, Server, bellwire, run, stderr, stdout, until, wait};
 
 /// 32 bytes, for nodes that share a configured key.
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -69,7 +69,10 @@ fn one_node_takes_and_another_delivers() {
     };
     let mut worker = start(0, "worker");
     assert_eq!(worker.key, None, "nobody can use a key there");
-    assert_eq!(["/healthz", "/readyz", "/metrics", "/api/v1/app"].map(|path| status(&worker.url, path)), ["200", "200", "200", "404"]);
+    assert_eq!(
+        ["/healthz", "/readyz", "/metrics", "/api/v1/app"].map(|path| status(&worker.url, path)),
+        ["200", "200", "200", "404"]
+    );
     let api = start(1, "api");
     let key = api.key.clone().unwrap();
     assert!(!folders[1].path().join("data/master.key").exists(), "a configured key is stored nowhere");
@@ -113,6 +116,26 @@ fn a_database_that_does_not_answer_ends_with_code_9_after_the_configured_time() 
     }
 }
 
+/// Broken: a node that waits for its database cannot be stopped, and a deployment hangs.
+#[test]
+fn a_start_that_waits_for_its_database_stops_at_a_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("server.log");
+    let variables = [
+        ("BELLWIRE_STORAGE__URL", "postgres://joe@127.0.0.1:1/x"),
+        ("BELLWIRE_STORAGE__START_TIMEOUT", "10m"),
+        ("BELLWIRE_LISTEN", "127.0.0.1:0"),
+    ];
+    let mut child = bellwire(folder.path(), &variables, &["serve"]).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    until("the wait", || std::fs::read_to_string(&log).unwrap().contains("waiting for the database").then_some(()));
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let ended = wait(&mut child, PATIENCE).or_else(|| {
+        child.kill().ok();
+        None
+    });
+    assert_eq!(ended.expect("it ends").code(), Some(0));
+}
+
 /// Broken: a server acknowledges what its database may lose, and nobody is told.
 #[test]
 fn an_unsafe_database_is_refused_by_servers_and_by_the_doctor() {
@@ -145,7 +168,8 @@ fn the_doctor_looks_at_a_database_without_changing_it() {
     assert!(during.status.success(), "{}", stdout(&during));
     let text = stdout(&during);
     assert!(text.contains("tables are sound") && text.contains("database"), "{text}");
-    let made = run(folder.path(), &[("BELLWIRE_STORAGE__URL", &database)], &["key", "create", "--name", "x", "--data-dir", "data"]);
+    let made =
+        run(folder.path(), &[("BELLWIRE_STORAGE__URL", &database)], &["key", "create", "--name", "x", "--data-dir", "data"]);
     assert!(made.status.success(), "{}", stderr(&made));
     let key = stdout(&made).trim().to_owned();
     let there = [("BELLWIRE_SERVER", server.url.as_str()), ("BELLWIRE_TOKEN", key.as_str())];
