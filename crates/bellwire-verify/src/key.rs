@@ -17,7 +17,7 @@ const ED25519_SEED_BYTES: usize = 32;
 const ED25519_PUBLIC_BYTES: usize = 32;
 
 /// People copy keys without their padding, and some generators leave stray bits at the end: both still name one key.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true),
 );
