@@ -21,6 +21,30 @@ has_node() {
     node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 18 ? 1 : 0)'
 }
 
+# scripts/postgres knows where to look, and which versions will do.
+has_postgres() {
+    scripts/postgres bin initdb && scripts/postgres bin pg_basebackup && scripts/postgres bin psql
+}
+
+has_pgbouncer() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" pgbouncer --version
+}
+
+# The packages bring servers that start by themselves; the tests start their own, and nobody asked for others.
+keep_servers_from_starting() {
+    local folder=/etc/postgresql-common/createcluster.d
+    if [[ " ${MISSING[*]} " == *" postgresql "* ]] && [ ! -e /var/lib/postgresql ]; then
+        mkdir -p "$folder"
+        echo "create_main_cluster = false" >"$folder/bellwire-tests.conf"
+    fi
+}
+
+stop_what_was_installed() {
+    [[ " ${MISSING[*]} " == *" pgbouncer "* ]] || return 0
+    if [ -d /run/systemd/system ]; then systemctl disable --now pgbouncer >/dev/null 2>&1 || true; fi
+    [ ! -x /etc/init.d/pgbouncer ] || /etc/init.d/pgbouncer stop >/dev/null 2>&1 || true
+}
+
 install_debian_packages() {
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "Install what is missing, then run this again:"
@@ -29,7 +53,9 @@ install_debian_packages() {
     fi
     echo "installing: ${MISSING[*]}"
     apt-get update -qq || return 1
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${MISSING[@]}" >/dev/null
+    keep_servers_from_starting || return 1
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${MISSING[@]}" >/dev/null || return 1
+    stop_what_was_installed
 }
 
 find_tools() {
@@ -39,6 +65,8 @@ find_tools() {
     need "Node.js 18 or newer" "nodejs" has_node
     need "npm" "npm" npm --version
     need "curl" "curl" curl --version
+    need "PostgreSQL 15 or newer (server and client programs)" "postgresql" has_postgres
+    need "PgBouncer" "pgbouncer" has_pgbouncer
 }
 
 prepare_rust() {
@@ -105,4 +133,5 @@ prepare_tools() {
     echo "rust   $(cargo --version)"
     echo "python $("$PYTHON" --version)"
     echo "node   $(node --version)"
+    echo "$("$(scripts/postgres bin postgres)" --version)"
 }

@@ -125,7 +125,7 @@ async def run(kills: int, seed: int) -> int:
                 check_rows(findings, nodes, loader, record)
                 codes = nodes.stop()
                 findings.check(codes == [0] * NODES, f"the nodes end with 0 when asked to: {codes}")
-                left = database.query("SELECT count(*) FROM node")[0][0], database.query("SELECT count(*) FROM shard WHERE owner IS NOT NULL")[0][0]
+                [left] = database.query("SELECT (SELECT count(*) FROM node), (SELECT count(*) FROM shard WHERE owner IS NOT NULL)")
                 findings.check(left == (0, 0), f"nodes that stopped leave nothing: {left[0]} rows of nodes, {left[1]} owned shards")
         finally:
             if nodes:
@@ -164,10 +164,8 @@ def judge(findings: Findings, record: Record, results: list[Kill]):
 
 def check_rows(findings: Findings, nodes: Nodes, loader: Loader | None, record: Record):
     """What the tables say of it: every delivery has its successful attempt, and was counted once."""
-    [(delivered,)] = nodes.database.query("SELECT count(*) FROM (SELECT DISTINCT message, endpoint FROM attempt WHERE response_status = 204) x")
-    [(counted,)] = nodes.database.query("SELECT coalesce(sum(success), 0)::bigint FROM counter")
-    [(messages,)] = nodes.database.query("SELECT count(*) FROM message")
-    expected = len({d for d in record.taken})
+    messages, delivered, counted = nodes.totals()
+    expected = len(record.taken)
     findings.check(
         messages >= len(loader.acked) and delivered == expected,
         f"{messages} messages stored; {delivered} deliveries recorded as delivered, {expected} were taken",

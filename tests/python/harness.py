@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 JWT_SECRET = "a secret of the tests only, 32 bytes or more"
 KEY_PATTERN = re.compile(r"\bbw_[0-9A-Za-z_.\-]{16,}")
 PR_SET_PDEATHSIG = 1
+# Set to run the servers of any test on PostgreSQL: the URL of a server where databases may be made, and the
+# address (host:port) by which the servers under test reach them, if it is another one (a pooler).
+STORAGE_ADMIN_VARIABLE = "TEST_STORAGE_ADMIN"
+STORAGE_ADDRESS_VARIABLE = "TEST_STORAGE_ADDRESS"
 
 # What every test server gets: deliveries may go to loopback, retries come fast, and nothing outside is asked for anything.
 BASE_ENVIRONMENT = {
@@ -57,6 +61,21 @@ def wait_until(condition, seconds: float, what: str, every: float = 0.02):
         time.sleep(every)
 
 
+def database_for(data_dir: Path) -> dict:
+    """The setting that puts a server on a database of its own, one for each data folder, if the tests run on PostgreSQL."""
+    admin = os.environ.get(STORAGE_ADMIN_VARIABLE)
+    if not admin:
+        return {}
+    import psycopg
+
+    name = "test_" + hashlib.sha256(str(data_dir).encode()).hexdigest()[:24]
+    with psycopg.connect(admin, autocommit=True, connect_timeout=10) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchall():
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    own = admin.partition("@")[2].partition("/")[0]
+    return {"BELLWIRE_STORAGE__URL": f"postgres://bellwire@{os.environ.get(STORAGE_ADDRESS_VARIABLE) or own}/{name}"}
+
+
 def jwt(claims: dict, secret: str = JWT_SECRET, algorithm: str = "HS256") -> str:
     """A token as Svix servers take them. `algorithm` is only written into the header: `none` must be refused."""
 
@@ -87,6 +106,7 @@ class Server:
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("BELLWIRE_")},
             **BASE_ENVIRONMENT,
+            **database_for(self.data_dir),
             "BELLWIRE_LISTEN": f"127.0.0.1:{self.port}",
             "BELLWIRE_DATA_DIR": str(self.data_dir),
             "RUST_BACKTRACE": "1",

@@ -352,9 +352,8 @@ class Findings:
             numbers.setdefault(arrival.number, set()).add(arrival.delivery.partition("/")[0])
         doubled = [n for n, ids in numbers.items() if len(ids) > 1]
         wrong = [i for i, n in (loader.acked if loader else {}).items() if numbers.get(n) and i not in numbers[n]]
-        self.check(
-            bool(loader and loader.acked), f"{len(loader.acked) if loader else 0} messages acknowledged, {len(record.taken)} deliveries taken"
-        )
+        acked = len(loader.acked) if loader else 0
+        self.check(acked > 0, f"{acked} messages acknowledged, {len(record.taken)} deliveries taken")
         self.check(not lost, f"{len(lost)} deliveries of acknowledged messages lost {lost[:5]}")
         self.check(not doubled and not wrong, f"{len(doubled)} events became two messages although their key was the same {doubled[:5]}")
 

@@ -101,6 +101,15 @@ class Nodes:
             assert time.monotonic() < deadline, f"not everything is recorded within {seconds} s: {rows}"
             time.sleep(0.05)
 
+    def totals(self) -> tuple[int, int, int]:
+        """Messages stored, deliveries with a successful attempt, deliveries counted as successful."""
+        [row] = self.database.query(
+            "SELECT (SELECT count(*) FROM message),"
+            " (SELECT count(*) FROM (SELECT DISTINCT message, endpoint FROM attempt WHERE response_status = 204) delivered),"
+            " (SELECT coalesce(sum(success), 0)::bigint FROM counter)"
+        )
+        return row
+
     def ended(self) -> list[str]:
         """Nodes whose process ended by itself."""
         return [f"{s.log_path.name}: {s.process.returncode}" for s in self.servers if s.process and s.process.poll() is not None]
