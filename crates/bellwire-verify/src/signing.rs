@@ -296,6 +296,9 @@ impl Preset {
             };
             claims.insert("iat".to_owned(), now_s.into());
             claims.insert("exp".to_owned(), now_s.saturating_add(TOKEN_SECONDS).into());
+            if rule.required.iter().any(|name| name == "nbf") {
+                claims.insert("nbf".to_owned(), now_s.into());
+            }
             let issuer = rule.issuers.iter().find_map(|issuer| issuer.render_text(&scope).ok());
             let audience = rule.audience.as_ref().and_then(|audience| audience.render_text(&scope).ok());
             for (name, value) in [("iss", issuer), ("aud", audience)] {

@@ -67,7 +67,7 @@ fn number_text(number: f64) -> String {
             let (whole, fraction) = digits.split_at(usize::try_from(e + 1).unwrap_or_default());
             format!("{whole}.{fraction}")
         }
-        e if (-7..0).contains(&e) => format!("0.{}{digits}", zeros(-e - 1)),
+        e if (-6..0).contains(&e) => format!("0.{}{digits}", zeros(-e - 1)),
         e => {
             let (first, rest) = digits.split_at(1);
             let point = if rest.is_empty() { "" } else { "." };

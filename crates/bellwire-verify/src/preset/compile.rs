@@ -129,6 +129,7 @@ fn signature(blame: &Blame<'_>, file: &File, rule: &file::Signature, at: Vec<Pla
         content,
         timestamp,
         most,
+        covers_body: rule.covers_body,
     })
 }
 

@@ -134,6 +134,8 @@ pub(super) struct Signature {
     pub(super) content: Vec<String>,
     pub(super) hook: Option<String>,
     pub(super) most: Option<usize>,
+    #[serde(default)]
+    pub(super) covers_body: bool,
 }
 
 fn equals_sign() -> String {

@@ -57,6 +57,8 @@ pub(crate) struct SignatureRule {
     pub(crate) content: Content,
     pub(crate) timestamp: Option<TimestampRule>,
     pub(crate) most: usize,
+    /// The part of the body that is signed is all that counts.
+    pub(crate) covers_body: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -216,7 +218,7 @@ impl Preset {
     pub fn covers_body(&self) -> bool {
         match &self.scheme {
             Scheme::Signature(rule) => match &rule.content {
-                Content::Templates(templates) => templates.iter().all(|template| template.covers_body() || signs_body(template)),
+                Content::Templates(templates) => rule.covers_body || templates.iter().all(Template::covers_body),
                 Content::Hook(hook) => hook.covers_body(),
             },
             Scheme::Jwt(rule) => rule.at == Place::Body || rule.claims.iter().any(|claim| claim.of.covers_body()),
@@ -242,18 +244,6 @@ impl Preset {
             body: &example.body,
         }
     }
-}
-
-/// Braintree and USPS send everything as one signed field.
-fn signs_body(template: &Template) -> bool {
-    template
-        .places()
-        .flat_map(|places| &places.0)
-        .any(|place| matches!(place, Place::RawJson(_) | Place::Form(_, None)) || is_payload(place))
-}
-
-fn is_payload(place: &Place) -> bool {
-    matches!(place, Place::Json(pointer) if pointer.tokens() == ["payload"])
 }
 
 /// An example request of a provider, unsigned; [`Preset::sign`] makes it a genuine one.

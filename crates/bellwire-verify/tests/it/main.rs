@@ -1,6 +1,9 @@
 //! Requests signed by, and judged by, the official Standard Webhooks and Svix libraries: we must agree with them on every one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod faults;
+mod provider;
+mod round_trip;
 mod vectors;
 
 use bellwire_verify::{Error, Key, SignedHeaders, TOLERANCE_SECONDS, verify};
