@@ -6,6 +6,7 @@ missed at once.
 
 import argparse
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ CONFIGURATION = """
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = any
+auth_type = trust
 auth_file = {folder}/users
 pool_mode = transaction
 server_round_robin = 1
@@ -48,10 +49,13 @@ class PgBouncer:
         configuration = self.folder / "pgbouncer.ini"
         configuration.write_text(CONFIGURATION.format(server_port=server.port, port=self.port, folder=self.folder))
         (self.folder / "users").write_text('"bellwire" ""\n')
-        # It refuses to run as root.
-        as_somebody = ["-u", "nobody"] if os.geteuid() == 0 else []
+        # It refuses to run as root, and its own way of becoming somebody else would let it outlive this process.
+        as_somebody = ["setpriv", "--pdeathsig", "TERM"]
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            as_somebody += ["--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups"]
         self.log = open(self.folder / "log", "wb")
-        command = [program, *as_somebody, str(configuration)]
+        command = [*as_somebody, program, str(configuration)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def __enter__(self) -> "PgBouncer":
@@ -65,7 +69,12 @@ class PgBouncer:
             except psycopg.OperationalError:
                 return False
 
-        wait_until(answers, 15, "pgbouncer answers")
+        try:
+            wait_until(answers, 15, "pgbouncer answers")
+        except AssertionError as problem:
+            log = (self.folder / "log").read_text()[-1000:]
+            self.__exit__()
+            raise AssertionError(f"{problem}\n{log}") from None
         return self
 
     def __exit__(self, *_):
