@@ -15,6 +15,7 @@ use super::connection::{Conn, Db};
 use super::fault::{Fault, Outcome};
 use super::param::p;
 use super::state::{CANCELLED, trigger};
+use super::unannounced::Unannounced;
 use super::writer::{self, LocalGuard, Writer};
 use super::{PostgresStore, idempotency, message, row};
 use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, IdempotencyRecord, Result, StoreError, Written};
@@ -145,8 +146,8 @@ impl Announcer {
         }
     }
 
-    /// The connection was lost while committing: who asked is told of the failure, but what was committed all the same must not
-    /// wait for the next start. At most one such task for each connection of the pool.
+    /// Nobody knows whether it was committed: who asked is gone or told of the failure, but what was committed all the same must
+    /// not wait for the next start. At most one such task for each connection of the pool and look.
     pub fn doubt(&self, due: Vec<DueDelivery>, local: ShardSet, epoch: i64) {
         let due: Vec<DueDelivery> = due.into_iter().filter(|due| local.has(due.endpoint)).collect();
         if due.is_empty() {
@@ -266,15 +267,8 @@ impl PostgresStore {
             }
             Err(fault) => return tx.end(Err(fault)).await,
         };
-        let one = std::slice::from_ref(&due);
-        let announcer = self.announcer();
-        if let Err(fault) = tx.commit().await {
-            if fault.is_outcome_unknown() {
-                announcer.doubt(one.to_vec(), local, guard.epoch());
-            }
-            return Err(fault);
-        }
-        announcer.tell(one, &local);
+        let unannounced = Unannounced::new(self.announcer(), vec![due.clone()], local, guard.epoch());
+        unannounced.settle(tx.commit().await)?;
         Ok(Written::Fresh(due))
     }
 }
@@ -361,7 +355,7 @@ async fn load_retries(
 /// The rows of a table: exactly if they are not too many, else about.
 async fn count_rows(conn: &Conn, table: &str) -> Outcome<u64> {
     let limit = COUNTED_MAX + 1;
-    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS some");
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT $1) AS counted");
     let counted: i64 = row::get(&conn.query_one(&sql, &[p(&limit)]).await?, 0)?;
     if counted < limit {
         return Ok(counted.unsigned_abs());

@@ -282,7 +282,9 @@ mod tests {
         let days: Vec<i32> = (20_000..20_094).collect();
         let all = KeyRange { from: i64::MIN, to: i64::MAX };
         let middle = KeyRange { from: keys_of_day(20_010).from + 5, to: keys_of_day(20_060).from + 9 };
-        for range in [all, middle, KeyRange { from: 7, to: 7 }] {
+        for range in [all, middle] {
+            let in_range = |day: &&i32| (day_of(range.from)..=day_of(range.to)).contains(*day);
+            let days: Vec<i32> = days.iter().filter(in_range).copied().collect();
             for is_ascending in [true, false] {
                 let mut found = split(&days, range, is_ascending);
                 assert!(found.len() <= 5, "{found:?}");
@@ -290,8 +292,7 @@ mod tests {
                     found.reverse();
                 }
                 assert!(found.windows(2).all(|pair| pair[0].to == pair[1].from), "{found:?}");
-                let ends = found.first().map(|window| window.from).zip(found.last().map(|window| window.to));
-                assert_eq!(ends, (range.from < range.to).then_some((range.from, range.to)));
+                assert_eq!((found[0].from, found[found.len() - 1].to), (range.from, range.to));
             }
         }
         let near = split(&days, all, false)[0];
@@ -302,7 +303,7 @@ mod tests {
     /// Broken: a bound of the filter is inclusive, or the cursor's own row comes again.
     #[test]
     fn bounds_and_cursor_are_exclusive() {
-        let at = |ms| Timestamp(1_767_225_600_000 + ms);
+        let at = |ms: i64| Timestamp(1_767_225_600_000 + ms);
         let filter = MessageFilter { after: Some(at(0)), before: Some(at(100)), ..Default::default() };
         let range = key_range(&filter, &Keyset::ascending(None));
         assert_eq!((range.from, range.to), (timestamp_to_key(at(1)), timestamp_to_key(at(100))));
