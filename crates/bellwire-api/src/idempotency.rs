@@ -1,10 +1,9 @@
 //! `idempotency-key`: the same key with the same request gives the same answer for 24 hours, also when sent many times at once.
 
-use std::time::Duration;
-
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::response::Response;
 use bellwire_core::{OrgId, limits};
+use bellwire_store::idempotency::WINDOW;
 use bellwire_store::{Idempotency, IdempotencyRecord, Written};
 use bytes::Bytes;
 use http::StatusCode;
@@ -79,7 +78,8 @@ pub fn key_of(call: &Call, body: &[u8]) -> Result<Option<Idempotency>, ApiError>
     Ok(Some(Idempotency {
         key: hash(&[org.as_bytes(), call.method().as_str().as_bytes(), call.path().as_bytes(), key]),
         request: hash(&[call.query_text().as_bytes(), body]),
-        expires_at: call.now().plus(Duration::from_secs(limits::IDEMPOTENCY_WINDOW_HOURS * 3_600)),
+        expires_at: call.now().plus(WINDOW),
+        window: WINDOW,
     }))
 }
 

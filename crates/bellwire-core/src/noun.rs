@@ -152,6 +152,8 @@ pub struct Message {
     pub deliver_at: Option<Timestamp>,
     /// When the payload is deleted.
     pub payload_expires_at: Timestamp,
+    /// Where it came from, if a source made it.
+    pub origin: Option<Box<crate::source::Origin>>,
 }
 
 #[cfg(test)]

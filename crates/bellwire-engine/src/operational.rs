@@ -68,6 +68,7 @@ async fn publish(engine: &Arc<Engine>, event: Event) -> Result<(), bellwire_stor
         created_at: now,
         deliver_at: None,
         payload_expires_at: expires(now, engine),
+        origin: None,
     };
     let message = Message { created_at: message.id.created(), ..message };
     engine.publish(&app, message, None).await?;

@@ -162,6 +162,7 @@ fn message(id: MessageId, app: AppId, payload: Bytes) -> Message {
         created_at: id.created(),
         deliver_at: None,
         payload_expires_at: id.created().plus(Duration::from_secs(90 * 86_400)),
+        origin: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellwire_core::{OrgId, Timestamp, limits};
 use bytes::Bytes;
 
-/// How long a key counts: `expires_at` is this long after the request.
+/// How long the key of an API call counts.
 pub const WINDOW: Duration = Duration::from_secs(limits::IDEMPOTENCY_WINDOW_HOURS * 3_600);
 
 /// The caller's key, scoped and hashed, and a hash of the request it came with.
@@ -16,12 +16,14 @@ pub struct Idempotency {
     /// Hash of query and body: the same key with another request is [`crate::StoreError::IdempotencyMismatch`].
     pub request: [u8; 16],
     pub expires_at: Timestamp,
+    /// How long it counts: `expires_at` is this long after the request.
+    pub window: Duration,
 }
 
 impl Idempotency {
     /// When the request came: what stored keys are compared with to see whether they have expired.
     pub fn made_at(&self) -> Timestamp {
-        self.expires_at.minus(WINDOW)
+        self.expires_at.minus(self.window)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod message;
 pub mod postgres;
 mod sealed;
 pub mod shard;
+pub mod source;
 pub mod sqlite;
 pub mod stored;
 pub mod task;
@@ -37,6 +38,7 @@ pub use idempotency::{Idempotency, IdempotencyRecord, Written};
 pub use maintenance::{MaintenanceStore, RetentionReport, StoreReport};
 pub use message::{Accepted, MessageFilter, MessageStore, NewMessage};
 pub use shard::{Changes, Cluster, HandedOver, Membership, Node, NodeInfo, ShardStore};
+pub use source::{Receipt, SourceStore};
 pub use task::{Task, TaskKind, TaskStatus, TaskStore};
 
 /// Everything a backend does. `Arc<dyn Store>` is what the engine and the API hold.

@@ -42,6 +42,11 @@ pub fn from_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
+/// Where a message came from, out of its column. What cannot be read is left out: it is beside the message, not part of it.
+pub fn origin(text: Option<&str>) -> Option<Box<bellwire_core::Origin>> {
+    text.and_then(|text| serde_json::from_str(text).ok())
+}
+
 /// A payload as it will be stored; made by the caller of the writer, not on its thread.
 #[derive(Debug)]
 pub struct StoredPayload {

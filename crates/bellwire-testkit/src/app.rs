@@ -122,6 +122,7 @@ impl TestApp {
             created_at: id.created(),
             deliver_at: None,
             payload_expires_at: id.created().plus(Duration::from_secs(90 * 86_400)),
+            origin: None,
         }
     }
 

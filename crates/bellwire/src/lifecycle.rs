@@ -146,8 +146,9 @@ async fn make_first_key(store: &Arc<dyn Store>) -> anyhow::Result<Option<Secret>
     let all = ["*".to_owned()];
     let org = default_org()?;
     let (text, record) = new_key(store, org, "first", &all, None).await?;
-    let expires_at = record.created_at.plus(bellwire_store::idempotency::WINDOW);
-    let idempotency = Idempotency { key: *b"first API key   ", request: [0; 16], expires_at };
+    let window = bellwire_store::idempotency::WINDOW;
+    let expires_at = record.created_at.plus(window);
+    let idempotency = Idempotency { key: *b"first API key   ", request: [0; 16], expires_at, window };
     let once = IdempotencyRecord { org, idempotency, status: 201, response: bytes::Bytes::from_static(b"{}") };
     match store.create_api_key(record, Some(once)).await? {
         Written::Fresh(_) => Ok(Some(text)),

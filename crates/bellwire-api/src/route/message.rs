@@ -162,6 +162,7 @@ pub(super) fn plain(call: &Call, app: AppId, event_type: String, payload: Bytes)
         created_at: id.created(),
         deliver_at: None,
         payload_expires_at: id.created().plus(call.engine().config().retention),
+        origin: None,
     }
 }
 

@@ -8,7 +8,7 @@ use bellwire_core::{AppId, EndpointId, MessageId, Trigger};
 use super::*;
 
 const LIMITS: SchedulerLimits =
-    SchedulerLimits { in_flight_max: 64, window_max: 32, endpoint_queue_max: 100, queue_max: 10_000, payload_bytes_max: 1 << 20 };
+    SchedulerLimits { in_flight_max: 64, window_max: 32, endpoint_queue_max: 100, queue_max: 10_000, payload_bytes_max: 1 << 20, is_shared: false };
 
 fn app(n: u8) -> AppId {
     AppId::from_bytes([n; 20])
@@ -34,6 +34,7 @@ fn job(a: u8, e: u8, m: u32) -> Job {
         resume_at: None,
         is_first_try: true,
         content: None,
+        epoch: 0,
     }
 }
 
@@ -221,7 +222,7 @@ fn the_circuit_opens_after_failures_in_a_row_and_probes_with_one_attempt() {
 #[test]
 fn a_rate_limit_spreads_attempts_over_time() {
     let mut s = Scheduler::new(LIMITS);
-    s.set_rates(app(1), endpoint(1), Some(2), None);
+    s.set_rates(app(1), endpoint(1), Some(2.0), None);
     for m in 0..10 {
         s.enqueue(job(1, 1, m));
     }
@@ -239,7 +240,7 @@ fn a_rate_limit_spreads_attempts_over_time() {
 fn an_applications_rate_holds_for_all_its_endpoints_together() {
     let mut s = Scheduler::new(LIMITS);
     for e in 1..=5 {
-        s.set_rates(app(1), endpoint(e), None, Some(2));
+        s.set_rates(app(1), endpoint(e), None, Some(2.0));
         for m in 0..10 {
             s.enqueue(job(1, e, m));
         }
@@ -279,15 +280,16 @@ fn first_tries_beyond_the_limit_stay_in_the_store_in_order_until_there_is_room()
         poll(&mut s, 0);
         end(&mut s, 0, 1, QUICK);
     }
-    let (id, _, from, known) = s.begin_read_back().unwrap();
-    assert_eq!((id, from, known.len()), (endpoint(1), message(10), 0));
+    let back = s.begin_read_back().unwrap();
+    assert_eq!((back.endpoint, back.from, back.known.len()), (endpoint(1), message(10), 0));
     assert_eq!(s.enqueue_loaded(job(1, 1, 10)), Enqueued::Queued);
     assert_eq!(s.enqueue(job(1, 1, 40)), Enqueued::Overflowed, "behind what is still in the store");
-    s.end_read_back(id);
+    s.end_read_back(&back);
     poll(&mut s, 0);
     end(&mut s, 0, 1, QUICK);
-    assert_eq!(s.begin_read_back().unwrap().2, message(40), "what was left meanwhile is read next");
-    s.end_read_back(id);
+    let back = s.begin_read_back().unwrap();
+    assert_eq!(back.from, message(40), "what was left meanwhile is read next");
+    s.end_read_back(&back);
     assert_eq!(s.enqueue(job(1, 1, 41)), Enqueued::Queued, "all read: straight into memory again");
 }
 
@@ -309,6 +311,7 @@ fn payloads_beyond_the_memory_limit_are_dropped_from_memory_not_the_jobs() {
                 created_at: Timestamp(0),
                 deliver_at: None,
                 payload_expires_at: Timestamp(0),
+                origin: None,
             },
             endpoints: vec![endpoint(1)],
             idempotency: None,
@@ -411,17 +414,17 @@ fn what_was_read_back_and_runs_is_not_read_back_again() {
         poll(&mut s, 0);
         end(&mut s, 0, 1, QUICK);
     }
-    let (id, _, from, _) = s.begin_read_back().unwrap();
-    assert_eq!(from, message(10));
+    let back = s.begin_read_back().unwrap();
+    assert_eq!(back.from, message(10));
     // A message commits while the store is read: told by the sink, and read with the rest.
     assert_eq!(s.enqueue(job(1, 1, 20)), Enqueued::Overflowed);
     assert_eq!(s.enqueue_loaded(job(1, 1, 20)), Enqueued::Queued);
     assert!(poll(&mut s, 1).iter().any(|j| j.message == message(20)));
-    s.end_read_back(id);
-    let (_, _, from, known) = s.begin_read_back().unwrap();
-    assert!(from == message(20) && known.contains(&message(20)), "it runs, and its row is still in the store");
+    s.end_read_back(&back);
+    let back = s.begin_read_back().unwrap();
+    assert!(back.from == message(20) && back.known.contains(&message(20)), "it runs, and its row is still in the store");
     end(&mut s, 2, 1, QUICK);
-    s.recorded_first_try(id, message(20));
-    s.end_read_back(id);
+    s.recorded_first_try(back.endpoint, message(20));
+    s.end_read_back(&back);
     assert_eq!(s.enqueue(job(1, 1, 21)), Enqueued::Queued, "all read: straight into memory again");
 }

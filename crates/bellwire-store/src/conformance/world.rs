@@ -195,6 +195,7 @@ impl World {
             created_at: id.created(),
             deliver_at: None,
             payload_expires_at: id.created().plus(90 * DAY),
+            origin: None,
         }
     }
 
@@ -284,7 +285,7 @@ impl World {
     }
 
     pub fn key(&self, key: u8, request: u8) -> Idempotency {
-        Idempotency { key: [key; 16], request: [request; 16], expires_at: self.now().plus(DAY) }
+        Idempotency { key: [key; 16], request: [request; 16], expires_at: self.now().plus(DAY), window: DAY }
     }
 
     pub fn keyed(&self, key: u8, request: u8) -> IdempotencyRecord {

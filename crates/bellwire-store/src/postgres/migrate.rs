@@ -6,7 +6,10 @@ use super::param::p;
 use crate::StoreError;
 
 /// Number, name and statements; numbers and names are those of `migrations/sqlite`.
-const MIGRATIONS: &[(i32, &str, &str)] = &[(1, "first", include_str!("../../migrations/postgres/0001_first.sql"))];
+const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (1, "first", include_str!("../../migrations/postgres/0001_first.sql")),
+    (2, "source", include_str!("../../migrations/postgres/0002_source.sql")),
+];
 /// Any number that nobody else uses for advisory locks in this database.
 const LOCK: i64 = 0x6265_6c6c_7769_7265;
 

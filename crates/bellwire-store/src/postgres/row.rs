@@ -6,7 +6,7 @@ use tokio_postgres::types::FromSql;
 
 use super::fault::Outcome;
 use crate::StoreError;
-pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, text_to_list, to_json, unpack};
+pub use crate::stored::{JSON, origin, StoredPayload, from_json, list_to_text, text_to_list, to_json, unpack};
 
 /// A column's value.
 pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Outcome<T> {
@@ -69,12 +69,12 @@ pub fn bytes<I: IdKind>(id: &I) -> Vec<u8> {
 /// The columns [`message`] reads, in its order.
 pub const MESSAGE_COLUMNS: &str = "message.id, message.tail, message.event_type, message.event_id, message.content_type, \
      message.channels, message.tags, message.created_at, message.deliver_at, message.payload_expires_at, message.encoding, \
-     message.checksum";
+     message.checksum, message.origin";
 /// The column that follows them where the payload is wanted, and where it is not.
 pub const WITH_PAYLOAD: &str = "message.payload";
 pub const WITHOUT_PAYLOAD: &str = "NULL::bytea";
 /// How many columns that makes.
-pub const MESSAGE_WIDTH: usize = 13;
+pub const MESSAGE_WIDTH: usize = 14;
 
 /// A message's row as read, its payload not yet unpacked.
 #[derive(Debug)]
@@ -100,9 +100,10 @@ pub fn message(row: &Row, at: usize, app: AppId) -> Outcome<MessageRow> {
         created_at: time_opt(row, at + 7)?.unwrap_or_else(|| id.created()),
         deliver_at: time_opt(row, at + 8)?,
         payload_expires_at: time(row, at + 9)?,
+        origin: origin(get(row, at + 12)?),
     };
     let encoding = i64::from(get::<i16>(row, at + 10)?);
-    Ok(MessageRow { message, encoding, checksum: get(row, at + 11)?, stored: get(row, at + 12)? })
+    Ok(MessageRow { message, encoding, checksum: get(row, at + 11)?, stored: get(row, at + 13)? })
 }
 
 impl MessageRow {

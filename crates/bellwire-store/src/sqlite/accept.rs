@@ -10,8 +10,8 @@ use super::row::{self, JSON};
 use crate::{Accepted, Idempotency, Result, StoreError};
 
 const INSERT_MESSAGE: &str = "INSERT INTO message (id, tail, app, event_type, event_id, encoding, checksum, content_type, channels, \
-     tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+     tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 const INSERT_QUEUE: &str = "INSERT OR REPLACE INTO queue (message, tail, app, endpoints) VALUES (?1, ?2, ?3, ?4)";
 const INSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tail, app, state, tries, due_at, trigger, is_delivered) \
      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)";
@@ -52,6 +52,7 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
             message.payload_expires_at.as_millis(),
             dies_early(files, message).then_some(message.payload_expires_at.as_millis()),
             payload,
+            message.origin.as_deref().map(row::to_json).transpose()?,
         ));
         if let Err(error) = inserted {
             results.push(Err(conflict(error.into(), message)?));
@@ -137,7 +138,7 @@ fn find_key(files: &Files, key: &Idempotency) -> Outcome<Option<Result<MessageId
             return Ok(Some(if is_same { Ok(message) } else { Err(StoreError::IdempotencyMismatch) }));
         }
         // All messages of the segments before this one are older than the window.
-        if bellwire_core::id::key_to_timestamp(segment.segment.start) < now.minus(crate::idempotency::WINDOW) {
+        if bellwire_core::id::key_to_timestamp(segment.segment.start) < now.minus(key.window) {
             break;
         }
     }

@@ -50,7 +50,7 @@ fn check_uid(conn: &Connection, app: &Application) -> Outcome<()> {
     if taken { Err(StoreError::Conflict { what: "uid", value: uid.clone() }.into()) } else { Ok(()) }
 }
 
-fn insert(conn: &Connection, app: &Application) -> Outcome<()> {
+pub fn insert(conn: &Connection, app: &Application) -> Outcome<()> {
     check_uid(conn, app)?;
     conn.prepare_cached(
         "INSERT INTO application (id, tail, org, kind, uid, name, throttle_rate, metadata, created_at, updated_at) \

@@ -8,8 +8,14 @@ use crate::StoreError;
 /// The steps of one kind of file; step n brings it to version n.
 pub type Steps = &'static [(&'static str, &'static str)];
 
-pub const CONTROL: Steps = &[("0001_first", include_str!("../../migrations/sqlite/control/0001_first.sql"))];
-pub const SEGMENT: Steps = &[("0001_first", include_str!("../../migrations/sqlite/segment/0001_first.sql"))];
+pub const CONTROL: Steps = &[
+    ("0001_first", include_str!("../../migrations/sqlite/control/0001_first.sql")),
+    ("0002_source", include_str!("../../migrations/sqlite/control/0002_source.sql")),
+];
+pub const SEGMENT: Steps = &[
+    ("0001_first", include_str!("../../migrations/sqlite/segment/0001_first.sql")),
+    ("0002_source", include_str!("../../migrations/sqlite/segment/0002_source.sql")),
+];
 
 /// Brings a file to the newest version this binary knows.
 pub fn migrate(conn: &mut Connection, steps: Steps) -> Outcome<()> {

@@ -32,6 +32,7 @@ mod record;
 mod row;
 mod segment;
 mod shard;
+mod source;
 mod state;
 mod tail;
 mod task;

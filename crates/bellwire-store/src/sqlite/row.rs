@@ -4,7 +4,7 @@ use bellwire_core::{IdKind, Message, MessageId, Timestamp};
 use rusqlite::Row;
 
 use super::fault::Outcome;
-pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, text_to_list, to_json, unpack};
+pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, origin, text_to_list, to_json, unpack};
 
 pub fn from_json_opt<T: serde::de::DeserializeOwned>(text: Option<String>) -> Outcome<Option<T>> {
     Ok(text.as_deref().map(from_json).transpose()?)
@@ -44,12 +44,12 @@ pub fn blob_to_keys(blob: &[u8]) -> impl Iterator<Item = i64> + '_ {
 /// The columns [`message`] reads, in its order.
 pub const MESSAGE_COLUMNS: &str = "message.id, message.tail, message.event_type, message.event_id, message.content_type, \
      message.channels, message.tags, message.created_at, message.deliver_at, message.payload_expires_at, message.encoding, \
-     message.checksum";
+     message.checksum, message.origin";
 /// The column that follows them where the payload is wanted, and where it is not.
 pub const WITH_PAYLOAD: &str = "message.payload";
 pub const WITHOUT_PAYLOAD: &str = "NULL";
 /// How many columns that makes.
-pub const MESSAGE_WIDTH: usize = 13;
+pub const MESSAGE_WIDTH: usize = 14;
 
 /// A message's row as read, its payload not yet unpacked.
 #[derive(Debug)]
@@ -76,8 +76,9 @@ pub fn message(row: &Row<'_>, at: usize, app: bellwire_core::AppId) -> rusqlite:
         created_at: time_opt(row, at + 7)?.unwrap_or_else(|| id.created()),
         deliver_at: time_opt(row, at + 8)?,
         payload_expires_at: time(row, at + 9)?,
+        origin: origin(row.get_ref(at + 12)?.as_str_or_null()?),
     };
-    Ok(MessageRow { message, encoding: row.get(at + 10)?, checksum: row.get(at + 11)?, stored: row.get(at + 12)? })
+    Ok(MessageRow { message, encoding: row.get(at + 10)?, checksum: row.get(at + 11)?, stored: row.get(at + 13)? })
 }
 
 impl MessageRow {

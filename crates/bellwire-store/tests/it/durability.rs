@@ -88,6 +88,7 @@ fn message(id: MessageId, app: AppId) -> Message {
         created_at: id.created(),
         deliver_at: None,
         payload_expires_at: id.created().plus(std::time::Duration::from_secs(90 * 86_400)),
+        origin: None,
     }
 }
 

@@ -282,6 +282,7 @@ fn new_message(ids: &IdGenerator, app: AppId, endpoint: EndpointId, payload: Vec
         created_at: id.created(),
         deliver_at: None,
         payload_expires_at: now.plus(RETENTION),
+        origin: None,
     };
     Ok(NewMessage { message, endpoints: vec![endpoint], idempotency: None, app_version: None })
 }

@@ -35,6 +35,7 @@ fn message(n: i64) -> Arc<NewMessage> {
         created_at: Timestamp(0),
         deliver_at: None,
         payload_expires_at: Timestamp(i64::MAX),
+        origin: None,
     };
     Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None, app_version: None })
 }
