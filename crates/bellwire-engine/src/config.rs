@@ -49,6 +49,12 @@ pub struct EngineConfig {
     pub endpoint_window_max: usize,
     /// Messages older than this are removed.
     pub retention: Duration,
+    /// What this node is called among several.
+    pub node_name: String,
+    /// Whether it delivers; else it only accepts what other nodes deliver. A node of a store of its own always delivers.
+    pub is_worker: bool,
+    /// A node that has not been heard of for this long has lost its work to the others. Several heartbeats (of half a second).
+    pub lease: Duration,
 }
 
 impl Default for EngineConfig {
@@ -65,6 +71,9 @@ impl Default for EngineConfig {
             in_flight_max: limits::IN_FLIGHT_MAX,
             endpoint_window_max: limits::ENDPOINT_WINDOW_MAX,
             retention: Duration::from_secs(90 * 86_400),
+            node_name: "bellwire".to_owned(),
+            is_worker: true,
+            lease: Duration::from_secs(3),
         }
     }
 }

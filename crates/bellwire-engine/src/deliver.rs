@@ -1,4 +1,5 @@
-//! Running attempts. Invariant: every job taken from the queue ends in exactly one record, whatever happens on the way.
+//! Running attempts. Invariant: every job taken from the queue ends in exactly one record, whatever happens on the way; but for
+//! those of a membership that is over, which are another node's.
 //!
 //! A worker is a task that runs one job after another for one endpoint over one connection, as long as there are any.
 
@@ -20,6 +21,8 @@ use crate::transport::{Connection, Response, TransportError};
 
 /// A store that does not answer keeps a job waiting for this long before it is asked again.
 const STORE_RETRY: Duration = Duration::from_millis(250);
+/// A job that had to wait for the store looks this often whether its node is still alive for the others.
+const LEASE_LOOK: Duration = Duration::from_millis(25);
 
 /// What a worker keeps from job to job.
 #[derive(Default)]
@@ -31,13 +34,34 @@ struct Worker {
 impl Engine {
     /// Starts the jobs that may run now.
     pub(crate) fn pump(&self) {
-        if self.is_stopping() {
+        if !self.may_start() {
             return;
         }
         let mut jobs = Vec::new();
         self.queue.poll(&mut jobs);
         for job in jobs {
             self.spawn_worker(job);
+        }
+    }
+
+    /// Not while stopping, and not while other nodes may have declared this one dead.
+    fn may_start(&self) -> bool {
+        !self.is_stopping() && self.shards.is_sure(self.queue.now())
+    }
+
+    /// Waits until nobody else can have the job's delivery. False: it is another node's, or the engine stops.
+    async fn is_still_ours(&self, job: &Job) -> bool {
+        loop {
+            if self.shards.epoch() != job.epoch {
+                return false;
+            }
+            if self.shards.is_sure(self.queue.now()) {
+                return true;
+            }
+            if self.is_stopping() {
+                return false;
+            }
+            tokio::time::sleep(LEASE_LOOK).await;
         }
     }
 
@@ -52,7 +76,7 @@ impl Engine {
         let mut ready = Vec::new();
         loop {
             let feedback = self.run(&mut worker, &job).await;
-            self.queue.finished(job.endpoint, feedback, &mut ready, !self.is_stopping());
+            self.queue.finished(job.endpoint, feedback, &mut ready, self.may_start());
             // Go on with a job of the same endpoint if there is one: its connection is warm.
             let next = ready.iter().position(|next| next.endpoint == job.endpoint).map(|at| ready.swap_remove(at));
             for other in ready.drain(..) {
@@ -91,6 +115,10 @@ impl Engine {
         let Some(payload) = &message.payload else {
             return self.record(job, Some(&route), Done::Cancelled("the payload was deleted or has expired"));
         };
+        if !self.is_still_ours(job).await {
+            self.queue.dropped(job);
+            return Feedback::NotSent;
+        }
         let now = self.now();
         let began = Instant::now();
         let result = match &route.destination {
@@ -159,7 +187,7 @@ impl Engine {
             match self.routes.load(&*self.store, job.endpoint, &self.config, &self.pools).await {
                 Ok(route) => {
                     if let Some(route) = &route {
-                        self.queue.set_rates(&route.application, &route.endpoint);
+                        self.set_rates(route).await;
                     }
                     return route.ok_or("the endpoint was deleted");
                 }
@@ -170,6 +198,22 @@ impl Engine {
                 Err(error) => self.wait_for_store("endpoint", &error).await,
             }
         }
+    }
+
+    /// An endpoint's rate is its node's to keep. That of an application is divided among the nodes by how many of its endpoints each has:
+    /// together they never exceed it.
+    async fn set_rates(&self, route: &Route) {
+        let (application, endpoint) = (&route.application, &route.endpoint);
+        let mut app_rate = application.throttle_rate.map(f64::from);
+        if self.shards.is_shared()
+            && let Some(rate) = &mut app_rate
+            && let Ok(Some(entry)) = self.application_by_id(application.id).await
+        {
+            let live = || entry.endpoints.iter().filter(|endpoint| !endpoint.disabled);
+            let (all, ours) = (live().count(), live().filter(|endpoint| self.shards.has(endpoint.id)).count());
+            *rate *= ours.max(1) as f64 / all.max(1) as f64;
+        }
+        self.queue.set_rates(application.id, endpoint.id, endpoint.throttle_rate.map(f64::from), app_rate);
     }
 
     async fn load(&self, job: &Job) -> Option<Message> {

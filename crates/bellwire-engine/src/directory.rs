@@ -14,6 +14,8 @@ use quick_cache::sync::Cache;
 pub struct AppEntry {
     pub application: Application,
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Of the application, read before the endpoints: they are of this version or of a later one.
+    pub version: i64,
 }
 
 /// Entries kept: the busy applications of one node.
@@ -45,8 +47,10 @@ impl Directory {
         let Some(application) = store.find_application(org, id_or_uid).await? else { return Ok(None) };
         let id = application.id;
         let entry = self.load(store, application, generation).await?;
-        self.by_name.insert(key, id);
-        Ok(Some(entry))
+        if entry.is_some() {
+            self.by_name.insert(key, id);
+        }
+        Ok(entry)
     }
 
     /// By id alone, whoever it belongs to.
@@ -56,21 +60,36 @@ impl Directory {
         }
         let generation = self.generation.load(Ordering::Acquire);
         match store.get_application(id).await? {
-            Some(application) => Ok(Some(self.load(store, application, generation).await?)),
+            Some(application) => self.load(store, application, generation).await,
             None => Ok(None),
         }
     }
 
-    async fn load(&self, store: &dyn Store, application: Application, generation: u64) -> Result<Arc<AppEntry>, StoreError> {
+    /// `None`: it was deleted meanwhile.
+    async fn load(
+        &self,
+        store: &dyn Store,
+        application: Application,
+        generation: u64,
+    ) -> Result<Option<Arc<AppEntry>>, StoreError> {
         let id = application.id;
+        // Before the endpoints. That of a write since the application was read is announced by it, and the entry forgotten then.
+        let Some(version) = store.application_version(id).await? else { return Ok(None) };
         let endpoints = store.endpoints_of(id).await?.into_iter().map(Arc::new).collect();
-        let entry = Arc::new(AppEntry { application, endpoints });
+        let entry = Arc::new(AppEntry { application, endpoints, version });
         self.by_id.insert(id, entry.clone());
         if self.generation.load(Ordering::Acquire) != generation {
             // Read before a write that has happened since: good for this once, not to keep.
             self.by_id.remove(&id);
         }
-        Ok(entry)
+        Ok(Some(entry))
+    }
+
+    /// Anything may have changed.
+    pub fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.by_id.clear();
+        self.by_name.clear();
     }
 
     /// The application or one of its endpoints has changed. Uids may have moved, so names are forgotten too.

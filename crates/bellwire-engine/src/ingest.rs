@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, Message, MessageId};
+use bellwire_core::{AppId, EndpointId, Message, MessageId};
 use bellwire_store::{Accepted, Idempotency, NewMessage, StoreError};
 
 use crate::directory::AppEntry;
@@ -20,13 +20,41 @@ pub enum Published {
 
 /// Ingest waits this long for deliveries to catch up, then goes on: the rest is left to the queue's own limits.
 const HOLD_BACK_MAX: Duration = Duration::from_secs(2);
+/// So often endpoints are chosen anew when the application has changed meanwhile on another node.
+const CHOICES_MAX: usize = 5;
+/// A node that has lost touch with the store waits this long for it before it says so.
+const TOUCH_WAIT: Duration = Duration::from_secs(1);
+const TOUCH_LOOK: Duration = Duration::from_millis(20);
 
 impl Engine {
     /// Accepts a message for every endpoint of the application that wants it. Waits while deliveries to quick endpoints are
     /// behind, so that a burst lengthens the answer, not the backlog.
     pub async fn publish(&self, app: &AppEntry, message: Message, idem: Option<Idempotency>) -> Result<Published, StoreError> {
-        let endpoints = fan_out(app, &message);
-        self.accept(message, endpoints, idem).await
+        let is_shared = self.shards.is_shared();
+        let mut new = Arc::new(NewMessage {
+            endpoints: fan_out(app, &message),
+            message,
+            idempotency: idem,
+            app_version: is_shared.then_some(app.version),
+        });
+        for _ in 0..CHOICES_MAX {
+            let outdated = match self.accept(new).await? {
+                Ok(published) => return Ok(published),
+                Err(outdated) => outdated,
+            };
+            let app = self.choose_again(app.application.id).await?;
+            let mut again = Arc::unwrap_or_clone(outdated);
+            again.endpoints = fan_out(&app, &again.message);
+            again.app_version = Some(app.version);
+            new = Arc::new(again);
+        }
+        Err(StoreError::Busy("the application is being changed"))
+    }
+
+    /// The application as it is now: what was known of it is out of date.
+    async fn choose_again(&self, id: AppId) -> Result<Arc<AppEntry>, StoreError> {
+        self.application_changed(id);
+        self.application_by_id(id).await?.ok_or(StoreError::NotFound("application"))
     }
 
     /// Accepts a message for one endpoint only, whatever it subscribes to.
@@ -37,19 +65,20 @@ impl Engine {
         message: Message,
         idem: Option<Idempotency>,
     ) -> Result<Published, StoreError> {
-        self.accept(message, vec![endpoint], idem).await
+        let new = Arc::new(NewMessage { message, endpoints: vec![endpoint], idempotency: idem, app_version: None });
+        self.accept(new).await?.map_err(|_| StoreError::Busy("the application is being changed"))
     }
 
-    async fn accept(
-        &self,
-        message: Message,
-        endpoints: Vec<EndpointId>,
-        idem: Option<Idempotency>,
-    ) -> Result<Published, StoreError> {
-        if !endpoints.is_empty() {
-            self.queue.hold_back(message.app, HOLD_BACK_MAX).await;
+    /// Gives the message back if the application has changed since its endpoints were chosen: nothing was written.
+    ///
+    /// A node that does not deliver has no backlog to be held back by: what it accepts is bounded by what the database takes.
+    async fn accept(&self, new: Arc<NewMessage>) -> Result<Result<Published, Arc<NewMessage>>, StoreError> {
+        if !self.shards.is_sure(self.queue.now()) {
+            self.wait_for_touch().await?;
         }
-        let new = Arc::new(NewMessage { message, endpoints, idempotency: idem, app_version: None });
+        if !new.endpoints.is_empty() {
+            self.queue.hold_back(new.message.app, HOLD_BACK_MAX).await;
+        }
         let accepted = self.store.accept(new.clone()).await?;
         // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
         // the pump task does it.
@@ -57,10 +86,22 @@ impl Engine {
         Ok(match accepted {
             Accepted::Fresh => {
                 self.metrics.messages_accepted.inc();
-                Published::Fresh(Arc::try_unwrap(new).map_or_else(|shared| shared.message.clone(), |owned| owned.message))
+                Ok(Published::Fresh(Arc::try_unwrap(new).map_or_else(|shared| shared.message.clone(), |owned| owned.message)))
             }
-            Accepted::Replayed(id) => Published::Replayed(id),
-            Accepted::Outdated => return Err(StoreError::Busy("the application is being changed")),
+            Accepted::Replayed(id) => Ok(Published::Replayed(id)),
+            Accepted::Outdated => Err(new),
         })
+    }
+
+    /// While others may have declared this node dead, the number in its ids may be another node's: nothing is accepted.
+    async fn wait_for_touch(&self) -> Result<(), StoreError> {
+        let deadline = tokio::time::Instant::now() + TOUCH_WAIT;
+        while !self.shards.is_sure(self.queue.now()) {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(StoreError::Unavailable("this node has not heard from it for longer than its lease".to_owned()));
+            }
+            tokio::time::sleep(TOUCH_LOOK).await;
+        }
+        Ok(())
     }
 }

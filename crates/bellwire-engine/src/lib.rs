@@ -9,6 +9,7 @@
 //! | deliver | `deliver.rs`, `route.rs`, `pool.rs`, `transport/` | every job taken ends in exactly one record |
 //! | record | `record.rs` | an attempt and its next due time commit together |
 //! | retry | `retry.rs`, `recover.rs` | nothing unfinished is forgotten |
+//! | share | `shards/` | one node at a time delivers to an endpoint, and knows everything unfinished of it |
 //!
 //! Beside it: `operational.rs` (Bellwire's own events), `maintenance.rs` (retention and other chores), `directory.rs`
 //! (applications cached for ingest). Who decides is in `bellwire-core`, what remembers in `bellwire-store`.
@@ -31,6 +32,7 @@ mod retries;
 mod retry;
 mod route;
 pub mod scheduler;
+mod shards;
 mod sign;
 pub mod transport;
 
@@ -39,7 +41,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{AppId, Clock, EndpointId, IdGenerator, OrgId, Secret, Timestamp, limits};
+use bellwire_core::{AppId, Clock, EndpointId, IdGenerator, OrgId, Secret, ShardSet, Timestamp, limits};
 use bellwire_store::{Store, StoreError};
 use bellwire_verify::{Secret as HmacSecret, SigningKey};
 use parking_lot::Mutex;
@@ -55,6 +57,7 @@ use pool::Pools;
 use queue::{Queue, Sink};
 use route::Routes;
 use scheduler::SchedulerLimits;
+use shards::Shards;
 
 /// What the engine cannot start without.
 pub struct EngineDeps {
@@ -91,6 +94,8 @@ pub struct Engine {
     queue: Queue,
     client: transport::Client,
     metrics: Metrics,
+    shards: Shards,
+    tasks: recover::Running,
     operational: mpsc::Sender<operational::Event>,
     operational_apps: Mutex<HashMap<OrgId, AppId>>,
     runtime: tokio::runtime::Handle,
@@ -99,7 +104,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the pipe on the current tokio runtime and resumes what is unfinished in the store.
+    /// Starts the pipe on the current tokio runtime and resumes what is unfinished in the store: at once, or on a shared store as
+    /// this node gets shards.
     pub async fn start(deps: EngineDeps) -> Result<Arc<Self>, EngineError> {
         let EngineDeps { store, clock, config } = deps;
         let last_key = store.last_key().await?;
@@ -113,7 +119,9 @@ impl Engine {
             directory: Directory::new(),
             routes: Routes::new(),
             pools: Pools::default(),
-            queue: Queue::new(scheduler_limits(&config)),
+            queue: Queue::new(scheduler_limits(&config, store.is_shared())),
+            shards: Shards::new(store.is_shared()),
+            tasks: recover::Running::default(),
             client,
             metrics: Metrics::new(),
             operational,
@@ -125,13 +133,21 @@ impl Engine {
             clock,
             config,
         });
+        shards::join(&engine).await?;
         engine.store.set_sink(Arc::new(Sink(Arc::downgrade(&engine))));
+        if engine.shards.is_shared() {
+            tokio::spawn(shards::run(engine.clone()));
+            tokio::spawn(shards::run_exchange(engine.clone()));
+        } else {
+            engine.queue.incomplete(&ShardSet::ALL);
+            tokio::spawn(shards::adopt_alone(engine.clone(), last_key));
+        }
         tokio::spawn(operational::run(Arc::downgrade(&engine), events));
         tokio::spawn(retry::run_pump(engine.clone()));
         tokio::spawn(retry::run_timers(engine.clone()));
-        tokio::spawn(retry::run_first_tries(engine.clone(), last_key));
+        tokio::spawn(retry::run_first_tries(engine.clone()));
         tokio::spawn(retry::run_retries(engine.clone()));
-        tokio::spawn(recover::resume_tasks(engine.clone()));
+        tokio::spawn(recover::run_tasks(engine.clone()));
         tokio::spawn(maintenance::run_sweep(engine.clone()));
         tokio::spawn(maintenance::run_retention(engine.clone()));
         Ok(engine)
@@ -161,6 +177,8 @@ impl Engine {
         self.metrics.queued_quick.set(gauge(quick));
         self.metrics.in_flight.set(gauge(in_flight));
         self.metrics.retries_waiting.set(gauge(waiting));
+        self.metrics.shards_owned.set(gauge(self.shards.count()));
+        self.metrics.nodes.set(gauge(self.shards.others() + 1));
         if let Ok(report) = self.store.report().await {
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
             self.metrics.store_bytes.set(gauge(report.bytes_on_disk));
@@ -183,8 +201,20 @@ impl Engine {
 
     /// To be called after every write to an application: what was cached of it and its endpoints is forgotten.
     pub fn application_changed(&self, id: AppId) {
-        self.directory.forget(id);
-        self.routes.forget_application(id);
+        self.applications_changed(&[id]);
+    }
+
+    fn applications_changed(&self, ids: &[AppId]) {
+        for id in ids {
+            self.directory.forget(*id);
+        }
+        self.routes.forget_applications(ids);
+    }
+
+    /// Anything may have been changed by others.
+    fn forget_caches(&self) {
+        self.directory.clear();
+        self.routes.clear();
     }
 
     /// To be called after every write to an endpoint.
@@ -208,13 +238,17 @@ impl Engine {
         }
     }
 
-    /// Starts nothing more and waits for what runs, at most `grace`. Queued work stays in the store.
+    /// Starts nothing more and waits for what runs, at most `grace`. Queued work stays in the store; other nodes get this one's shards as
+    /// they drain.
     pub async fn stop(&self, grace: Duration) -> StopReport {
         self.stopping.store(true, Ordering::Release);
         self.stop.notify_waiters();
         self.queue.work.notify_one();
         self.queue.retry_changed.notify_one();
         let deadline = tokio::time::Instant::now() + grace;
+        if self.shards.is_shared() {
+            shards::leave(self, deadline).await;
+        }
         while self.queue.in_flight() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -240,12 +274,13 @@ impl Engine {
     }
 }
 
-fn scheduler_limits(config: &EngineConfig) -> SchedulerLimits {
+fn scheduler_limits(config: &EngineConfig, is_shared: bool) -> SchedulerLimits {
     SchedulerLimits {
         in_flight_max: config.in_flight_max.max(1),
         window_max: config.endpoint_window_max.max(1),
         endpoint_queue_max: limits::ENDPOINT_QUEUE_MAX,
         queue_max: limits::QUEUE_MAX,
         payload_bytes_max: limits::QUEUED_PAYLOAD_BYTES_MAX,
+        is_shared,
     }
 }

@@ -18,6 +18,10 @@ pub struct Metrics {
     pub deliveries_cancelled: Counter,
     pub endpoints_disabled: Counter,
     pub operational_dropped: Counter,
+    pub attempts_fenced: Counter,
+    pub lease_losses: Counter,
+    pub nodes_declared_dead: Counter,
+    pub handed_over: Counter,
     attempts_succeeded: Counter,
     attempts_failed: Counter,
     attempt_seconds: Histogram,
@@ -30,6 +34,9 @@ pub struct Metrics {
     pub store_commits: Gauge,
     pub store_commit_items: Gauge,
     pub store_full: Gauge,
+    pub shards_owned: Gauge,
+    pub nodes: Gauge,
+    pub epoch: Gauge,
 }
 
 impl Default for Metrics {
@@ -56,6 +63,18 @@ impl Metrics {
             deliveries_cancelled: register!(Counter, "deliver_cancelled", "Deliveries ended without an attempt"),
             endpoints_disabled: register!(Counter, "endpoints_disabled", "Endpoints disabled by Bellwire"),
             operational_dropped: register!(Counter, "operational_dropped", "Operational events dropped because too many waited"),
+            attempts_fenced: register!(
+                Counter,
+                "record_attempts_fenced",
+                "Attempts that counted for nothing: the node had lost its lease"
+            ),
+            lease_losses: register!(Counter, "shard_lease_losses", "Times this node was declared dead by another"),
+            nodes_declared_dead: register!(Counter, "shard_nodes_declared_dead", "Nodes this one declared dead"),
+            handed_over: register!(
+                Counter,
+                "shard_deliveries_handed_over",
+                "Deliveries accepted by other nodes and taken over from them"
+            ),
             attempts_succeeded: register!(Counter, "deliver_attempts_succeeded", "Attempts answered with 2xx"),
             attempts_failed: register!(Counter, "deliver_attempts_failed", "Attempts answered with anything else, or not at all"),
             queued: register!(Gauge, "queue_deliveries", "Deliveries queued in memory"),
@@ -67,6 +86,9 @@ impl Metrics {
             store_commits: register!(Gauge, "store_commits", "Commits since the start"),
             store_commit_items: register!(Gauge, "store_commit_items", "Items in these commits"),
             store_full: register!(Gauge, "store_full", "1 while the disk is full and writing waits"),
+            shards_owned: register!(Gauge, "shard_owned", "Shards whose deliveries this node makes"),
+            nodes: register!(Gauge, "shard_nodes", "Nodes alive, this one included"),
+            epoch: register!(Gauge, "shard_epoch", "This node's membership; larger than all before it"),
             attempt_seconds,
             registry,
         }

@@ -1,19 +1,18 @@
 //! Between the store and the workers: what commits becomes jobs, jobs become running attempts.
 //! Invariant: whatever is unfinished is in memory here, or the store is known to have more (`overflow`, `watermark`).
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bellwire_core::{AppId, Application, Endpoint, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
-use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueDelivery, NewMessage};
+use bellwire_core::{AppId, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
+use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueDelivery, HandedOver, NewMessage};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::Engine;
 use crate::retries::{LoadRetries, Retries, retry_job};
-use crate::scheduler::{Enqueued, Feedback, Instant, Job, Scheduler, SchedulerLimits};
+use crate::scheduler::{Enqueued, Feedback, Instant, Job, ReadBack, Scheduler, SchedulerLimits};
 
 /// Deliveries to quick endpoints that may wait before ingest is held back: some tens of milliseconds of work.
 const BACKLOG_MAX: usize = 512;
@@ -34,10 +33,16 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// With all shards, if the store is nobody else's; else with none.
     pub fn new(limits: SchedulerLimits) -> Self {
+        let mut scheduler = Scheduler::new(limits);
+        let mine = if limits.is_shared { ShardSet::EMPTY } else { ShardSet::ALL };
+        if limits.is_shared {
+            scheduler.purge(&ShardSet::ALL);
+        }
         Self {
-            scheduler: Mutex::new(Scheduler::new(limits)),
-            retries: Mutex::new(Retries::new()),
+            scheduler: Mutex::new(scheduler),
+            retries: Mutex::new(Retries::new(mine)),
             queued_quick: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             work: Notify::new(),
@@ -127,19 +132,30 @@ impl Queue {
     }
 
     /// Takes over the rate limits of an endpoint and its application.
-    pub fn set_rates(&self, application: &Application, endpoint: &Endpoint) {
-        self.with(|scheduler| {
-            scheduler.set_rates(application.id, endpoint.id, endpoint.throttle_rate, application.throttle_rate);
-        });
+    pub fn set_rates(&self, app: AppId, endpoint: EndpointId, endpoint_rate: Option<f64>, app_rate: Option<f64>) {
+        self.with(|scheduler| scheduler.set_rates(app, endpoint, endpoint_rate, app_rate));
     }
 
-    /// First tries read from the store. False: there was no room for all; what is left will be read back.
-    pub fn offer_first_tries(&self, due: impl IntoIterator<Item = DueDelivery>) -> bool {
+    /// First tries of shards just gained, read from the store under this membership; what does not fit will be read back.
+    pub fn offer_adopted(&self, epoch: i64, due: impl IntoIterator<Item = DueDelivery>) {
+        self.with(|scheduler| {
+            if scheduler.epoch() != epoch {
+                return;
+            }
+            for delivery in due {
+                scheduler.enqueue_loaded(first_try(delivery.message, delivery.endpoint, delivery.app, None));
+            }
+        });
+        self.work.notify_one();
+    }
+
+    /// First tries read back. False: no more of them now.
+    pub fn offer_read_back(&self, read_back: &ReadBack, due: impl IntoIterator<Item = DueDelivery>) -> bool {
         let is_all = self.with(|scheduler| {
             // All of them, also after the first that did not fit: each endpoint must know what it left to the store.
             due.into_iter().fold(true, |is_all, delivery| {
                 let job = first_try(delivery.message, delivery.endpoint, delivery.app, None);
-                scheduler.enqueue_loaded(job) == Enqueued::Queued && is_all
+                scheduler.enqueue_read_back(read_back, job) == Enqueued::Queued && is_all
             })
         });
         self.work.notify_one();
@@ -147,12 +163,94 @@ impl Queue {
     }
 
     /// See [`Scheduler::begin_read_back`].
-    pub fn begin_read_back(&self) -> Option<(EndpointId, AppId, MessageId, HashSet<MessageId>)> {
+    pub fn begin_read_back(&self) -> Option<ReadBack> {
         self.with(Scheduler::begin_read_back)
     }
 
-    pub fn end_read_back(&self, endpoint: EndpointId) {
-        self.with(|scheduler| scheduler.end_read_back(endpoint));
+    pub fn end_read_back(&self, read_back: &ReadBack) {
+        self.with(|scheduler| scheduler.end_read_back(read_back));
+    }
+
+    /// What other nodes accepted for shards of this one. How many deliveries.
+    pub fn offer_handed_over(&self, handed: HandedOver) -> usize {
+        let count = handed.first_tries.len() + handed.retries.len();
+        if count == 0 {
+            return 0;
+        }
+        self.with(|scheduler| {
+            for (delivery, content) in handed.first_tries {
+                scheduler.enqueue(first_try(delivery.message, delivery.endpoint, delivery.app, content));
+            }
+        });
+        for delivery in &handed.retries {
+            self.offer_requeued(delivery);
+        }
+        self.work.notify_one();
+        count
+    }
+
+    /// A delivery made due again.
+    pub fn offer_requeued(&self, delivery: &DueDelivery) {
+        match delivery.trigger {
+            Trigger::Manual => self.offer_manual(delivery),
+            Trigger::Scheduled => self.offer_retry(delivery),
+        }
+    }
+
+    /// Deliveries of these shards are taken in from now on, but not started.
+    pub fn gain(&self, shards: &ShardSet) {
+        self.with(|scheduler| scheduler.gain(shards));
+        self.retries.lock().gain(shards);
+    }
+
+    /// All first tries of these shards are being read: nothing of them is to be read back until [`Queue::complete`].
+    pub fn incomplete(&self, shards: &ShardSet) {
+        self.with(|scheduler| scheduler.incomplete(shards));
+    }
+
+    pub fn complete(&self, shards: &ShardSet) {
+        self.with(|scheduler| scheduler.complete(shards));
+    }
+
+    /// Everything unfinished of these shards has been read, or will be: their deliveries start.
+    pub fn activate(&self, shards: &ShardSet) {
+        self.retries.lock().rewind(shards);
+        self.retry_changed.notify_one();
+        self.with(|scheduler| {
+            scheduler.complete(shards);
+            scheduler.activate(shards);
+        });
+        self.work.notify_one();
+    }
+
+    /// No attempt of these shards starts any more.
+    pub fn hold(&self, shards: &ShardSet) {
+        self.with(|scheduler| scheduler.hold(shards));
+    }
+
+    /// Those of `shards` of which no attempt runs or is not yet recorded.
+    pub fn drained(&self, shards: &ShardSet) -> ShardSet {
+        self.scheduler.lock().drained(shards)
+    }
+
+    /// Forgets these shards.
+    pub fn purge(&self, shards: &ShardSet) {
+        self.with(|scheduler| scheduler.purge(shards));
+        self.retries.lock().purge(shards);
+    }
+
+    /// Forgets everything; attempts that start from now on belong to this membership.
+    pub fn begin_epoch(&self, epoch: i64) {
+        self.with(|scheduler| scheduler.begin_epoch(epoch));
+        self.retries.lock().purge(&ShardSet::ALL);
+    }
+
+    /// A job that was started is not done: it stays in the store, for whoever its shard belongs to by now.
+    pub fn dropped(&self, job: &Job) {
+        self.with(|scheduler| {
+            scheduler.recorded(1);
+            scheduler.ended(job.endpoint);
+        });
     }
 
     /// A retry whose row is durable: kept if it is due before the watermark, else the store hands it out in time.
@@ -164,7 +262,9 @@ impl Queue {
 
     /// A manual try asked for now: takes the place of a waiting retry of the same delivery.
     pub fn offer_manual(&self, delivery: &DueDelivery) {
-        self.retries.lock().begin_manual(delivery);
+        if !self.retries.lock().begin_manual(delivery) {
+            return;
+        }
         self.with(|scheduler| scheduler.enqueue(retry_job(delivery)));
         self.work.notify_one();
     }
@@ -184,25 +284,25 @@ impl Queue {
         (next, load)
     }
 
-    /// A page read from the store.
-    pub fn take_loaded_retries(&self, page: &[DueDelivery]) {
-        self.retries.lock().take_loaded(page);
+    /// A page read from the store. False: do not read on.
+    pub fn take_loaded_retries(&self, page: &[DueDelivery]) -> bool {
+        self.retries.lock().take_loaded(page)
     }
 
-    pub fn end_load(&self) {
-        self.retries.lock().end_load();
+    pub fn end_load(&self, load: &LoadRetries) {
+        self.retries.lock().end_load(load);
     }
 }
 
 fn first_try(message: MessageId, endpoint: EndpointId, app: AppId, content: Option<Arc<NewMessage>>) -> Job {
-    Job { message, endpoint, app, tries: 0, trigger: Trigger::Scheduled, resume_at: None, is_first_try: true, content }
+    Job { message, endpoint, app, tries: 0, trigger: Trigger::Scheduled, resume_at: None, is_first_try: true, content, epoch: 0 }
 }
 
 /// Told of commits by the store's writer thread. Holds the engine weakly: the engine holds the store.
 pub struct Sink(pub Weak<Engine>);
 
 impl CommitSink for Sink {
-    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
         let Some(engine) = self.0.upgrade() else { return };
         let mut queued = false;
         engine.queue.with(|scheduler| {
@@ -211,7 +311,7 @@ impl CommitSink for Sink {
                 if message.deliver_at.is_some() {
                     continue;
                 }
-                for endpoint in &new.endpoints {
+                for endpoint in new.endpoints.iter().filter(|endpoint| local.has(**endpoint)) {
                     let job = first_try(message.id, *endpoint, message.app, Some(new.clone()));
                     queued |= scheduler.enqueue(job) == Enqueued::Queued;
                 }
@@ -220,7 +320,7 @@ impl CommitSink for Sink {
         for new in messages {
             let message = &new.message;
             let Some(due_at) = message.deliver_at else { continue };
-            for endpoint in &new.endpoints {
+            for endpoint in new.endpoints.iter().filter(|endpoint| local.has(**endpoint)) {
                 engine.queue.offer_retry(&DueDelivery {
                     message: message.id,
                     endpoint: *endpoint,
@@ -240,14 +340,25 @@ impl CommitSink for Sink {
     fn requeued(&self, deliveries: &[DueDelivery]) {
         let Some(engine) = self.0.upgrade() else { return };
         for delivery in deliveries {
-            match delivery.trigger {
-                Trigger::Manual => engine.queue.offer_manual(delivery),
-                Trigger::Scheduled => engine.queue.offer_retry(delivery),
-            }
+            engine.queue.offer_requeued(delivery);
         }
     }
 
-    fn fenced(&self, _attempts: &[AttemptRecord]) {}
+    fn fenced(&self, attempts: &[AttemptRecord]) {
+        let Some(engine) = self.0.upgrade() else { return };
+        engine.metrics.attempts_fenced.inc_by(attempts.len() as u64);
+        engine.queue.with(|scheduler| {
+            scheduler.recorded(attempts.len());
+            for record in attempts {
+                scheduler.ended(record.endpoint);
+            }
+        });
+        // Nothing more is started under that membership; whether it is this node's present one, the next beat says.
+        if attempts.iter().any(|record| record.epoch == engine.shards.epoch()) {
+            engine.shards.doubt();
+        }
+        engine.queue.work.notify_one();
+    }
 
     fn recorded(&self, attempts: &[AttemptRecord]) {
         let Some(engine) = self.0.upgrade() else { return };
@@ -256,8 +367,11 @@ impl CommitSink for Sink {
         engine.queue.with(|scheduler| {
             let was_full = scheduler.is_full();
             scheduler.recorded(attempts.len());
-            for record in attempts.iter().filter(|record| record.is_first_try) {
-                scheduler.recorded_first_try(record.endpoint, record.message);
+            for record in attempts {
+                scheduler.ended(record.endpoint);
+                if record.is_first_try {
+                    scheduler.recorded_first_try(record.endpoint, record.message);
+                }
             }
             starts = was_full && scheduler.queued() > 0;
         });

@@ -118,7 +118,7 @@ impl Engine {
             attempt,
             next,
             is_first_try: job.is_first_try,
-            epoch: 0,
+            epoch: job.epoch,
         });
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, MessageId, Timestamp, limits};
+use bellwire_core::{EndpointId, MessageId, ShardSet, Timestamp, limits};
 use bellwire_store::{DueCursor, DueDelivery};
 
 use crate::scheduler::Job;
@@ -16,36 +16,54 @@ const IN_MEMORY_MAX: usize = 131_072;
 
 type Key = (MessageId, EndpointId);
 
+/// A retry in memory.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Says which one it is: what comes a second time (read from the store, and told) is known by it.
+    due_at: Timestamp,
+    /// Waiting for its time; else queued or running.
+    is_waiting: bool,
+}
+
 pub struct Retries {
     waiting: BTreeMap<DueCursor, Job>,
-    /// Every retry in memory: waiting (with its due time), queued or running (without).
-    known: HashMap<Key, Option<DueCursor>>,
+    known: HashMap<Key, Known>,
     /// How many of them each endpoint has.
     of_endpoint: HashMap<EndpointId, usize>,
     /// Endpoints of which something due before the watermark was left in the store.
     parked: HashSet<EndpointId>,
-    /// Retries due up to here are in memory, but for those of parked endpoints.
+    /// The shards whose retries are taken in.
+    mine: ShardSet,
+    /// Retries of `mine` due up to here are in memory, but for those of parked endpoints and of shards that are to be read again.
     watermark: Timestamp,
-    is_rewind_wanted: bool,
+    /// Shards of which everything up to the watermark is to be read (again).
+    rewind: ShardSet,
     /// While the store is being read: what was settled meanwhile, and may still stand in a page that was read before.
     settled: Option<HashSet<Key>>,
+    /// A shard was forgotten since reading began: the rest of what is read may be of the past.
+    is_stale: bool,
 }
 
-/// Read the retries due up to `until` from the store, from the beginning.
+/// Read the retries of these shards due up to `until` from the store, from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadRetries {
+    pub shards: ShardSet,
     pub until: Timestamp,
 }
 
 impl Retries {
-    pub fn new() -> Self {
+    /// Takes in those of `mine`.
+    pub fn new(mine: ShardSet) -> Self {
         Self {
             waiting: BTreeMap::new(),
             known: HashMap::new(),
             of_endpoint: HashMap::new(),
             parked: HashSet::new(),
+            mine,
             watermark: Timestamp(i64::MIN),
-            is_rewind_wanted: false,
+            rewind: ShardSet::EMPTY,
             settled: None,
+            is_stale: false,
         }
     }
 
@@ -53,14 +71,39 @@ impl Retries {
         self.waiting.len()
     }
 
-    /// A retry whose row is durable. Whether it is now the next one due.
-    pub fn offer(&mut self, delivery: &DueDelivery) -> bool {
-        delivery.due_at <= self.watermark && self.insert(delivery)
+    /// Takes in retries of these shards from now on.
+    pub fn gain(&mut self, shards: &ShardSet) {
+        self.mine = self.mine.union(shards);
     }
 
-    /// A manual try begins: a waiting retry of the same delivery is taken out.
-    pub fn begin_manual(&mut self, delivery: &DueDelivery) {
-        self.put((delivery.message, delivery.endpoint), None);
+    /// What the store has of these shards is to be read from the beginning.
+    pub fn rewind(&mut self, shards: &ShardSet) {
+        self.rewind = self.rewind.union(&shards.intersection(&self.mine));
+    }
+
+    /// Forgets everything of these shards: another node has them.
+    pub fn purge(&mut self, shards: &ShardSet) {
+        self.mine = self.mine.without(shards);
+        self.rewind = self.rewind.without(shards);
+        self.waiting.retain(|cursor, _| !shards.has(cursor.endpoint));
+        self.known.retain(|(_, endpoint), _| !shards.has(*endpoint));
+        self.of_endpoint.retain(|endpoint, _| !shards.has(*endpoint));
+        self.parked.retain(|endpoint| !shards.has(*endpoint));
+        self.is_stale |= self.settled.is_some();
+    }
+
+    /// A retry whose row is durable. Whether it is now the next one due.
+    pub fn offer(&mut self, delivery: &DueDelivery) -> bool {
+        delivery.due_at <= self.watermark && !self.is_known(delivery) && self.insert(delivery)
+    }
+
+    /// A manual try begins: a waiting retry of the same delivery is taken out. False: it has begun already, or is another node's.
+    pub fn begin_manual(&mut self, delivery: &DueDelivery) -> bool {
+        if self.is_known(delivery) || !self.mine.has(delivery.endpoint) {
+            return false;
+        }
+        self.put(delivery, false);
+        true
     }
 
     /// An attempt is durable: what was known of its delivery is no more. Whether the store should be read again.
@@ -69,9 +112,9 @@ impl Retries {
         if let Some(settled) = &mut self.settled {
             settled.insert(key);
         }
-        let Some(cursor) = self.known.remove(&key) else { return false };
-        if let Some(cursor) = cursor {
-            self.waiting.remove(&cursor);
+        let Some(known) = self.known.remove(&key) else { return false };
+        if known.is_waiting {
+            self.waiting.remove(&DueCursor { due_at: known.due_at, message, endpoint });
         }
         let left = match self.of_endpoint.get_mut(&endpoint) {
             Some(count) => {
@@ -85,9 +128,9 @@ impl Retries {
         }
         let has_room = left <= share(self.known.len()) / 2;
         if has_room && self.parked.remove(&endpoint) {
-            self.is_rewind_wanted = true;
+            self.rewind = self.mine;
         }
-        self.is_rewind_wanted
+        !self.rewind.is_empty()
     }
 
     /// Those due at `now`, when the next one is, and what to read from the store if it is time to.
@@ -97,25 +140,33 @@ impl Retries {
             if entry.key().due_at > now {
                 break;
             }
-            let (_, job) = entry.remove_entry();
-            self.known.insert((job.message, job.endpoint), None);
+            let (cursor, job) = entry.remove_entry();
+            self.known.insert((job.message, job.endpoint), Known { due_at: cursor.due_at, is_waiting: false });
             due.push(job);
         }
         let next = self.waiting.first_key_value().map(|(cursor, _)| cursor.due_at);
         let is_near_end = self.watermark < now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS / 2));
-        if self.settled.is_some() || !(is_near_end || self.is_rewind_wanted) {
+        if self.settled.is_some() || !(is_near_end || !self.rewind.is_empty()) {
             return (due, next, None);
         }
-        self.is_rewind_wanted = false;
         self.settled = Some(HashSet::new());
-        // From now on what commits with an earlier due time comes to memory by itself.
-        let until = now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS));
-        self.watermark = self.watermark.max(until);
-        (due, next, Some(LoadRetries { until }))
+        self.is_stale = false;
+        let shards = if is_near_end {
+            // From now on what commits with an earlier due time comes to memory by itself.
+            self.watermark = self.watermark.max(now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS)));
+            self.mine
+        } else {
+            self.rewind
+        };
+        self.rewind = ShardSet::EMPTY;
+        (due, next, Some(LoadRetries { shards, until: self.watermark }))
     }
 
-    /// A page read from the store.
-    pub fn take_loaded(&mut self, page: &[DueDelivery]) {
+    /// A page read from the store. False: reading on is of no use, a shard was forgotten meanwhile.
+    pub fn take_loaded(&mut self, page: &[DueDelivery]) -> bool {
+        if self.is_stale {
+            return false;
+        }
         for delivery in page {
             let key = (delivery.message, delivery.endpoint);
             let is_settled = self.settled.as_ref().is_some_and(|settled| settled.contains(&key));
@@ -123,35 +174,48 @@ impl Retries {
                 self.insert(delivery);
             }
         }
+        true
     }
 
-    /// The store has been read to the end.
-    pub fn end_load(&mut self) {
+    /// The store has been read to the end, or is to be read again.
+    pub fn end_load(&mut self, load: &LoadRetries) {
         self.settled = None;
+        if std::mem::take(&mut self.is_stale) {
+            self.rewind(&load.shards);
+        }
+    }
+
+    /// Whether this very try is in memory already.
+    fn is_known(&self, delivery: &DueDelivery) -> bool {
+        self.known.get(&(delivery.message, delivery.endpoint)).is_some_and(|known| known.due_at == delivery.due_at)
     }
 
     /// Whether it is now the next one due.
     fn insert(&mut self, delivery: &DueDelivery) -> bool {
+        if !self.mine.has(delivery.endpoint) {
+            return false;
+        }
         let key = (delivery.message, delivery.endpoint);
         let count = self.of_endpoint.get(&delivery.endpoint).copied().unwrap_or(0);
         if count >= share(self.known.len()) && !self.known.contains_key(&key) {
             self.parked.insert(delivery.endpoint);
             return false;
         }
-        let cursor = DueCursor { due_at: delivery.due_at, message: delivery.message, endpoint: delivery.endpoint };
-        self.put(key, Some(cursor));
+        let cursor = self.put(delivery, true);
         self.waiting.insert(cursor, retry_job(delivery));
         self.waiting.first_key_value().is_some_and(|(first, _)| *first == cursor)
     }
 
-    fn put(&mut self, key: Key, cursor: Option<DueCursor>) {
-        match self.known.insert(key, cursor) {
-            Some(Some(old)) => {
-                self.waiting.remove(&old);
+    fn put(&mut self, delivery: &DueDelivery, is_waiting: bool) -> DueCursor {
+        let (message, endpoint) = (delivery.message, delivery.endpoint);
+        match self.known.insert((message, endpoint), Known { due_at: delivery.due_at, is_waiting }) {
+            Some(old) if old.is_waiting => {
+                self.waiting.remove(&DueCursor { due_at: old.due_at, message, endpoint });
             }
-            Some(None) => {}
-            None => *self.of_endpoint.entry(key.1).or_default() += 1,
+            Some(_) => {}
+            None => *self.of_endpoint.entry(endpoint).or_default() += 1,
         }
+        DueCursor { due_at: delivery.due_at, message, endpoint }
     }
 }
 
@@ -175,6 +239,7 @@ pub fn retry_job(delivery: &DueDelivery) -> Job {
         resume_at: delivery.resume_at,
         is_first_try: false,
         content: None,
+        epoch: 0,
     }
 }
 
@@ -199,9 +264,9 @@ mod tests {
 
     /// A queue that has read an empty store at time 0.
     fn opened() -> Retries {
-        let mut retries = Retries::new();
-        assert!(retries.release_due(Timestamp(0)).2.is_some(), "the store is read first");
-        retries.end_load();
+        let mut retries = Retries::new(ShardSet::ALL);
+        let load = retries.release_due(Timestamp(0)).2.expect("the store is read first");
+        retries.end_load(&load);
         retries
     }
 
@@ -229,11 +294,11 @@ mod tests {
         let mut retries = opened();
         assert!(retries.offer(&due(1, 7, 5)));
         assert_eq!(retries.release_due(Timestamp(10)).0.len(), 1);
-        assert!(retries.release_due(Timestamp(70_000)).2.is_some(), "time to read on");
+        let load = retries.release_due(Timestamp(70_000)).2.expect("time to read on");
         let page = [due(1, 7, 5)];
         retries.settle(page[0].message, page[0].endpoint);
         retries.take_loaded(&page);
-        retries.end_load();
+        retries.end_load(&load);
         assert_eq!(retries.release_due(Timestamp(80_000)).0.len(), 0, "it would be sent a second time");
     }
 
@@ -252,5 +317,48 @@ mod tests {
         let mut retries = opened();
         retries.offer(&due(1, 7, 10_000_000));
         assert_eq!(retries.waiting(), 0);
+    }
+
+    #[test]
+    fn a_try_that_is_read_from_the_store_and_told_too_is_made_once() {
+        let mut retries = opened();
+        assert!(retries.offer(&due(1, 7, 5)));
+        assert_eq!(retries.release_due(Timestamp(10)).0.len(), 1);
+        assert!(!retries.offer(&due(1, 7, 5)), "it runs");
+        assert!(!retries.begin_manual(&due(1, 7, 5)));
+        assert!(retries.begin_manual(&due(1, 7, 9)), "another try of the same delivery");
+        assert_eq!(retries.release_due(Timestamp(20)).0.len(), 0);
+    }
+
+    #[test]
+    fn of_a_forgotten_shard_nothing_waits_and_no_page_read_before_brings_it_back() {
+        let mut retries = opened();
+        retries.offer(&due(1, 7, 5));
+        retries.offer(&due(2, 8, 5));
+        let load = retries.release_due(Timestamp(-70_000 + 140_000)).2.expect("time to read on");
+        let gone: ShardSet = [bellwire_core::Shard(1)].into_iter().collect();
+        retries.purge(&gone);
+        assert!(!retries.take_loaded(&[due(1, 9, 6), due(2, 9, 6)]));
+        retries.end_load(&load);
+        let again = retries.release_due(Timestamp(70_001)).2.expect("what was not taken is read again");
+        assert_eq!(again.shards, ShardSet::ALL.without(&gone));
+        retries.take_loaded(&[due(1, 9, 6), due(2, 9, 6)]);
+        retries.end_load(&again);
+        let released = retries.release_due(Timestamp(70_002)).0;
+        assert_eq!(released.len(), 1);
+        assert_eq!(released[0].endpoint, due(2, 9, 6).endpoint);
+        assert!(!retries.offer(&due(1, 10, 70_003)), "another node's");
+    }
+
+    #[test]
+    fn of_shards_gained_only_theirs_is_read_and_only_up_to_where_the_others_are() {
+        let mut retries = Retries::new(ShardSet::EMPTY);
+        let first = retries.release_due(Timestamp(0)).2.expect("the store is read first");
+        retries.end_load(&first);
+        let gained: ShardSet = [bellwire_core::Shard(1)].into_iter().collect();
+        retries.gain(&gained);
+        assert!(retries.release_due(Timestamp(1_000)).2.is_none());
+        retries.rewind(&gained);
+        assert_eq!(retries.release_due(Timestamp(1_000)).2, Some(LoadRetries { shards: gained, until: first.until }));
     }
 }

@@ -1,15 +1,17 @@
-//! Bringing deliveries back from the store: at start, when their time comes, when there is room again.
+//! Bringing deliveries back from the store: when their time comes, when there is room again. (Those of shards just gained, and at the
+//! start: `shards/moving.rs`.)
 //! Invariant: nothing unfinished is forgotten, however little of it is in memory.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, IdKind, MessageId};
+use bellwire_core::{IdKind, MessageId};
 use bellwire_store::{DueCursor, StoreError};
 
 use crate::Engine;
 use crate::retries::LoadRetries;
+use crate::scheduler::ReadBack;
+use crate::shards;
 
 /// Rows read from the store at a time.
 const PAGE: usize = 2_048;
@@ -47,8 +49,10 @@ pub async fn run_retries(engine: Arc<Engine>) {
         let now = engine.now();
         let (next, load) = engine.queue.release_due(now);
         if let Some(load) = load {
-            load_retries(&engine, load).await;
-            engine.queue.end_load();
+            if !load.shards.is_empty() {
+                load_retries(&engine, load).await;
+            }
+            engine.queue.end_load(&load);
             continue;
         }
         let sleep = next.map_or(TICK, |at| at.since(now)).clamp(Duration::from_millis(1), TICK);
@@ -59,13 +63,12 @@ pub async fn run_retries(engine: Arc<Engine>) {
 async fn load_retries(engine: &Engine, load: LoadRetries) {
     let mut after: Option<DueCursor> = None;
     loop {
-        match engine.store.load_retries(bellwire_core::ShardSet::ALL, after, load.until, PAGE).await {
+        match engine.store.load_retries(load.shards, after, load.until, PAGE).await {
             Ok(page) => {
                 let Some(last) = page.last() else { return };
                 after = Some(DueCursor { due_at: last.due_at, message: last.message, endpoint: last.endpoint });
                 let is_last = page.len() < PAGE;
-                engine.queue.take_loaded_retries(&page);
-                if is_last {
+                if !engine.queue.take_loaded_retries(&page) || is_last {
                     return;
                 }
                 // The first ones may start while the rest is read.
@@ -83,64 +86,23 @@ async fn load_retries(engine: &Engine, load: LoadRetries) {
     }
 }
 
-/// First tries that were outstanding when the process last ended: all messages up to `last`.
-async fn resume_first_tries(engine: &Engine, last: i64) {
-    let mut after = None;
-    let mut resumed = 0usize;
-    loop {
-        match engine.store.load_first_tries(None, after, PAGE).await {
-            Ok((mut due, next)) => {
-                let seen = due.len();
-                due.retain(|delivery| delivery.message.key() <= last);
-                let is_end = due.len() < seen;
-                resumed += due.len();
-                engine.queue.offer_first_tries(due);
-                after = next;
-                if next.is_none_or(|next| next.key() > last) || is_end {
-                    break;
-                }
-            }
-            Err(error) => {
-                if is_closing(engine, &error) {
-                    return;
-                }
-                tracing::warn!(%error, "queued deliveries could not be read from the store; trying again");
-                tokio::time::sleep(STORE_RETRY).await;
-            }
-        }
-    }
-    if resumed > 0 {
-        tracing::info!(deliveries = resumed, "deliveries resumed");
-    }
-}
-
-/// First tries from the store: those outstanding at the start, then those that did not fit into memory, once they do.
-pub async fn run_first_tries(engine: Arc<Engine>, last: i64) {
-    resume_first_tries(&engine, last).await;
+/// First tries that did not fit into memory, once they do.
+pub async fn run_first_tries(engine: Arc<Engine>) {
     while !engine.is_stopping() {
         match engine.queue.begin_read_back() {
-            Some((endpoint, _, from, known)) => read_back(&engine, endpoint, from, known).await,
+            Some(begun) => read_back(&engine, &begun).await,
             None => tokio::time::sleep(TICK).await,
         }
     }
 }
 
-async fn read_back(engine: &Engine, endpoint: EndpointId, from: MessageId, known: HashSet<MessageId>) {
-    // `from` itself is wanted: start one key before it.
-    let mut after = Some(MessageId::from_key_and_tail(from.key() - 1, [0xff; 12]));
+async fn read_back(engine: &Engine, begun: &ReadBack) {
+    // The first one itself is wanted: start one key before it.
+    let mut after = Some(MessageId::from_key_and_tail(begun.from.key() - 1, [0xff; 12]));
     loop {
-        match engine.store.load_first_tries(Some(endpoint), after, PAGE).await {
-            Ok((due, next)) => {
-                let fresh = due.into_iter().filter(|delivery| !known.contains(&delivery.message));
-                if !engine.queue.offer_first_tries(fresh) {
-                    return;
-                }
-                if next.is_none() {
-                    engine.queue.end_read_back(endpoint);
-                    return;
-                }
-                after = next;
-            }
+        match read_page(engine, begun, after).await {
+            Ok(Some(next)) => after = Some(next),
+            Ok(None) => return,
             Err(error) => {
                 if is_closing(engine, &error) {
                     return;
@@ -148,6 +110,32 @@ async fn read_back(engine: &Engine, endpoint: EndpointId, from: MessageId, known
                 tracing::warn!(%error, "queued deliveries could not be read from the store; trying again");
                 tokio::time::sleep(STORE_RETRY).await;
             }
+        }
+    }
+}
+
+/// Where to go on.
+async fn read_page(engine: &Engine, begun: &ReadBack, after: Option<MessageId>) -> Result<Option<MessageId>, StoreError> {
+    let (due, next) = engine.store.load_first_tries(Some(begun.endpoint), after, PAGE).await?;
+    let fresh = due.into_iter().filter(|delivery| !begun.known.contains(&delivery.message));
+    if !engine.queue.offer_read_back(begun, fresh) {
+        return Ok(None);
+    }
+    if next.is_none() {
+        // What was read may have been handed over too, and not fetched yet: as long as the endpoint overflows, that is not taken in.
+        fetch_all(engine).await;
+        engine.queue.end_read_back(begun);
+    }
+    Ok(next)
+}
+
+async fn fetch_all(engine: &Engine) {
+    while engine.shards.is_shared() {
+        match shards::fetch(engine).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) if is_closing(engine, &error) => return,
+            Err(_) => tokio::time::sleep(STORE_RETRY).await,
         }
     }
 }

@@ -137,8 +137,13 @@ impl Routes {
         self.cache.remove(&id);
     }
 
-    pub fn forget_application(&self, id: AppId) {
+    pub fn forget_applications(&self, ids: &[AppId]) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.cache.retain(|_, route| route.application.id != id);
+        self.cache.retain(|_, route| !ids.contains(&route.application.id));
+    }
+
+    pub fn clear(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.cache.clear();
     }
 }

@@ -102,7 +102,8 @@ pub struct EndpointQueue {
 pub struct Bucket {
     per_second: f64,
     tokens: f64,
-    filled_at: Instant,
+    /// `None`: counted from when it is first asked.
+    filled_at: Option<Instant>,
 }
 
 impl EndpointQueue {
@@ -173,6 +174,7 @@ impl EndpointQueue {
                 resume_at: None,
                 is_first_try: true,
                 content: first.content,
+                epoch: 0,
             })
         }?;
         if let Some(bucket) = &mut self.bucket {
@@ -253,8 +255,19 @@ impl EndpointQueue {
         self.window = (self.window / 2.0).max(1.0);
     }
 
-    pub fn set_rate(&mut self, rate: Option<u16>) {
-        Bucket::set(&mut self.bucket, rate);
+    pub fn set_rate(&mut self, rate: Option<f64>, is_full: bool) {
+        Bucket::set(&mut self.bucket, rate, is_full);
+    }
+
+    /// What waits is somebody else's. What was learned of the receiver stays while attempts run.
+    pub fn forget_waiting(&mut self) {
+        self.first.clear();
+        self.retry.clear();
+        self.running.clear();
+        self.is_overflowing = false;
+        self.overflow_from = None;
+        self.is_offered = false;
+        self.timer = None;
     }
 
     /// Nothing queued, running or to be remembered.
@@ -271,12 +284,15 @@ impl EndpointQueue {
 }
 
 impl Bucket {
-    /// Changes the rate; an unchanged one keeps what it has counted.
-    pub fn set(slot: &mut Option<Self>, rate: Option<u16>) {
-        let wanted = rate.map(f64::from);
-        if slot.as_ref().map(|bucket| bucket.per_second) != wanted {
-            *slot = wanted.map(|per_second| Self { per_second, tokens: per_second.max(1.0), filled_at: Duration::ZERO });
+    /// Changes the rate; an unchanged one keeps what it has counted. `is_full`: nobody else can have used up this second's worth.
+    pub fn set(slot: &mut Option<Self>, rate: Option<f64>, is_full: bool) {
+        if slot.as_ref().map(|bucket| bucket.per_second) == rate {
+            return;
         }
+        *slot = rate.map(|per_second| {
+            let full = per_second.max(1.0);
+            Self { per_second, tokens: if is_full { full } else { 1.0 }, filled_at: None }
+        });
     }
 
     pub fn take(&mut self) {
@@ -284,9 +300,9 @@ impl Bucket {
     }
 
     pub fn room(&mut self, now: Instant) -> Room {
-        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        let elapsed = self.filled_at.map_or(0.0, |at| now.saturating_sub(at).as_secs_f64());
         self.tokens = (self.tokens + elapsed * self.per_second).min(self.per_second.max(1.0));
-        self.filled_at = now;
+        self.filled_at = Some(now);
         if self.tokens >= 1.0 {
             return Room::Now;
         }

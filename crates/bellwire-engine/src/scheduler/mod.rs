@@ -11,6 +11,7 @@
 
 mod backlog;
 mod endpoint;
+mod ownership;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -24,6 +25,7 @@ use bellwire_store::NewMessage;
 use backlog::Backlog;
 pub use endpoint::Feedback;
 use endpoint::{Bucket, EndpointQueue, FirstTry, Room};
+use ownership::Ownership;
 
 /// Monotonic time since the engine's start.
 pub type Instant = Duration;
@@ -42,6 +44,19 @@ pub struct Job {
     pub is_first_try: bool,
     /// The message, while it is in memory; else it is read from the store when the job runs.
     pub content: Option<Arc<NewMessage>>,
+    /// The membership it was started under; set when it starts.
+    pub epoch: i64,
+}
+
+/// First tries of an endpoint to be read back from the store.
+#[derive(Clone, Debug)]
+pub struct ReadBack {
+    pub endpoint: EndpointId,
+    pub from: MessageId,
+    /// Those from there on that are in memory already.
+    pub known: HashSet<MessageId>,
+    /// What was forgotten since is of no use any more.
+    purges: u32,
 }
 
 /// First tries that every endpoint may have in memory even when the limit of all together is reached: however many dead
@@ -56,6 +71,8 @@ pub struct SchedulerLimits {
     pub endpoint_queue_max: usize,
     pub queue_max: usize,
     pub payload_bytes_max: usize,
+    /// Others may have delivered to an endpoint a moment ago: a rate begins with one token, not with a second's worth.
+    pub is_shared: bool,
 }
 
 /// What came of handing a job in.
@@ -64,6 +81,8 @@ pub enum Enqueued {
     Queued,
     /// No room in memory: it stays in the store, and [`Scheduler::begin_read_back`] names the endpoint once there is room.
     Overflowed,
+    /// Its shard is another node's.
+    NotMine,
 }
 
 #[derive(Debug)]
@@ -84,6 +103,7 @@ pub struct Scheduler {
     queued: usize,
     backlog: Backlog,
     payload_bytes: usize,
+    own: Ownership,
 }
 
 impl Scheduler {
@@ -101,13 +121,14 @@ impl Scheduler {
             queued: 0,
             backlog: Backlog::default(),
             payload_bytes: 0,
+            own: Ownership::default(),
         }
     }
 
     /// Takes a job in. First tries beyond the limits are left to the store; retries are always taken (the caller reads only
     /// so many from the store).
     pub fn enqueue(&mut self, job: Job) -> Enqueued {
-        if job.is_first_try {
+        if job.is_first_try && self.own.mine.has(job.endpoint) {
             let queue = self.queue_of(job.app, job.endpoint);
             if queue.is_overflowing {
                 let from = queue.overflow_from.get_or_insert(job.message);
@@ -121,6 +142,9 @@ impl Scheduler {
     /// As [`Scheduler::enqueue`], for what was read back from the store: an overflow does not keep it out, only the limits do.
     pub fn enqueue_loaded(&mut self, job: Job) -> Enqueued {
         let (id, job_app) = (job.endpoint, job.app);
+        if !self.own.mine.has(id) {
+            return Enqueued::NotMine;
+        }
         let is_full = self.queued >= self.limits.queue_max;
         let endpoint_queue_max = self.limits.endpoint_queue_max;
         let queue = self.queue_of(job.app, id);
@@ -237,10 +261,11 @@ impl Scheduler {
     }
 
     /// Attempts per second of an endpoint, and of all endpoints of its application together; `None`: unlimited.
-    pub fn set_rates(&mut self, app: AppId, id: EndpointId, endpoint_rate: Option<u16>, app_rate: Option<u16>) {
-        self.queue_of(app, id).set_rate(endpoint_rate);
+    pub fn set_rates(&mut self, app: AppId, id: EndpointId, endpoint_rate: Option<f64>, app_rate: Option<f64>) {
+        let is_full = !self.limits.is_shared;
+        self.queue_of(app, id).set_rate(endpoint_rate, is_full);
         let mut slot = self.app_rates.remove(&app);
-        Bucket::set(&mut slot, app_rate);
+        Bucket::set(&mut slot, app_rate, is_full);
         if let Some(bucket) = slot {
             self.app_rates.insert(app, bucket);
         }
@@ -254,10 +279,12 @@ impl Scheduler {
     /// An endpoint whose first tries must be read back from the store now that there is room: from which message on, and which
     /// of those are in memory already. The caller reads, hands them in by [`Scheduler::enqueue_loaded`], and then calls
     /// [`Scheduler::end_read_back`].
-    pub fn begin_read_back(&mut self) -> Option<(EndpointId, AppId, MessageId, HashSet<MessageId>)> {
+    pub fn begin_read_back(&mut self) -> Option<ReadBack> {
         let is_crowded = self.queued >= self.limits.queue_max / 2;
         let most = if is_crowded { FIRST_TRIES_RESERVED } else { usize::MAX }.min(self.limits.endpoint_queue_max);
-        let is_ready = |id: &&EndpointId| self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= most / 2);
+        let is_ready = |id: &&EndpointId| {
+            self.own.complete.has(**id) && self.endpoints.get(id).is_none_or(|queue| queue.first.len() <= most / 2)
+        };
         // In turn, beginning after the one served last.
         let after = self.read_back_last.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.overflowing.range((after, Bound::Unbounded));
@@ -274,12 +301,24 @@ impl Scheduler {
         };
         let queued = queue.first.iter().map(|first| first.message);
         let known = queued.chain(queue.running.iter().copied()).filter(|message| *message >= from).collect();
-        Some((id, queue.app, from, known))
+        Some(ReadBack { endpoint: id, from, known, purges: self.purges_of(id) })
+    }
+
+    /// A job of a page read back. [`Enqueued::NotMine`] also if its shard has been forgotten since reading began.
+    pub fn enqueue_read_back(&mut self, read_back: &ReadBack, job: Job) -> Enqueued {
+        if read_back.purges != self.purges_of(job.endpoint) {
+            return Enqueued::NotMine;
+        }
+        self.enqueue_loaded(job)
     }
 
     /// Everything the store had was read. If more was left to it meanwhile, reading back goes on; else new first tries go
     /// straight into memory again.
-    pub fn end_read_back(&mut self, id: EndpointId) {
+    pub fn end_read_back(&mut self, read_back: &ReadBack) {
+        let id = read_back.endpoint;
+        if read_back.purges != self.purges_of(id) {
+            return;
+        }
         if let Some(queue) = self.endpoints.get_mut(&id)
             && queue.overflow_from.is_none()
         {
@@ -311,6 +350,9 @@ impl Scheduler {
     fn start(&mut self, id: EndpointId, now: Instant, out: &mut Vec<Job>) {
         let Some(queue) = self.endpoints.get_mut(&id) else { return };
         queue.is_offered = false;
+        if !self.own.active.has(id) {
+            return;
+        }
         let app_rate = self.app_rates.get_mut(&queue.app);
         let room = match (queue.room(now), app_rate) {
             (Room::Now, Some(rate)) => rate.room(now),
@@ -327,7 +369,9 @@ impl Scheduler {
             }
             Room::None => return,
         }
-        let Some(job) = queue.take(id) else { return };
+        let Some(mut job) = queue.take(id) else { return };
+        job.epoch = self.own.epoch;
+        self.own.begun(id);
         if let Some(rate) = self.app_rates.get_mut(&queue.app) {
             rate.take();
         }
@@ -352,6 +396,9 @@ impl Scheduler {
 
     /// Puts the endpoint into its application's ring if it has work and may have room.
     fn offer(&mut self, id: EndpointId) {
+        if !self.own.active.has(id) {
+            return;
+        }
         let Some(queue) = self.endpoints.get_mut(&id) else { return };
         if queue.is_offered || queue.timer.is_some() || queue.len() == 0 || !queue.has_window() {
             return;
@@ -422,5 +469,7 @@ impl Lane {
     }
 }
 
+#[cfg(test)]
+mod ownership_tests;
 #[cfg(test)]
 mod tests;

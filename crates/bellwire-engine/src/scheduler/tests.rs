@@ -7,8 +7,14 @@ use bellwire_core::{AppId, EndpointId, MessageId, Trigger};
 
 use super::*;
 
-const LIMITS: SchedulerLimits =
-    SchedulerLimits { in_flight_max: 64, window_max: 32, endpoint_queue_max: 100, queue_max: 10_000, payload_bytes_max: 1 << 20, is_shared: false };
+const LIMITS: SchedulerLimits = SchedulerLimits {
+    in_flight_max: 64,
+    window_max: 32,
+    endpoint_queue_max: 100,
+    queue_max: 10_000,
+    payload_bytes_max: 1 << 20,
+    is_shared: false,
+};
 
 fn app(n: u8) -> AppId {
     AppId::from_bytes([n; 20])

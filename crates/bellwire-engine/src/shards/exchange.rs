@@ -1,0 +1,66 @@
+//! What other nodes have for this one: deliveries they accepted for its shards, and applications they changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_store::{Changes, StoreError};
+
+use crate::Engine;
+
+/// While there are other nodes: what a delivery accepted elsewhere waits at most, on top of the rest.
+const POLL: Duration = Duration::from_millis(25);
+/// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once then.
+const POLL_ALONE: Duration = Duration::from_secs(1);
+const AFTER_ERROR: Duration = Duration::from_millis(250);
+
+pub async fn run_exchange(engine: Arc<Engine>) {
+    while !engine.is_stopping() {
+        let gained = engine.shards.gained.notified();
+        let result = match forget_changed(&engine).await {
+            Ok(()) => fetch(&engine).await,
+            Err(error) => Err(error),
+        };
+        let pause = match result {
+            Ok(true) => continue,
+            Ok(false) if engine.shards.others() > 0 => POLL,
+            Ok(false) => POLL_ALONE,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::debug!(%error, "other nodes' deliveries and changes could not be read; trying again");
+                AFTER_ERROR
+            }
+        };
+        tokio::select! {
+            () = engine.sleep(pause) => {}
+            () = gained => {}
+        }
+    }
+}
+
+/// Takes in what was handed over for shards that stay. True: there is more.
+pub async fn fetch(engine: &Engine) -> Result<bool, StoreError> {
+    // What was fetched is in memory before its shard can be given up, and so before anybody else reads it.
+    let _turn = engine.shards.turn.lock().await;
+    let holdings = engine.shards.holdings();
+    let shards = holdings.local.without(&holdings.leaving);
+    if shards.is_empty() {
+        return Ok(false);
+    }
+    let handed = engine.store.take_handed_over(shards).await?;
+    let more = handed.more;
+    let count = engine.queue.offer_handed_over(handed);
+    if count > 0 {
+        engine.metrics.handed_over.inc_by(count as u64);
+        engine.pump();
+    }
+    Ok(more)
+}
+
+async fn forget_changed(engine: &Engine) -> Result<(), StoreError> {
+    match engine.store.changes().await? {
+        Changes::All => engine.forget_caches(),
+        Changes::Some(apps) if apps.is_empty() => {}
+        Changes::Some(apps) => engine.applications_changed(&apps),
+    }
+    Ok(())
+}

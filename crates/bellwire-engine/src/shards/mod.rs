@@ -1,0 +1,280 @@
+//! Which shards are this node's: membership, heartbeats, taking and giving up. Invariant: of a shard that is given up, nothing runs and
+//! nothing waits in memory any more; of one that is gained, everything unfinished is read before anything starts.
+//!
+//! `plan.rs` decides, `moving.rs` does, the store's fence sees to it that a mistake about who is alive changes nothing. On a
+//! store of this process alone everything is its own from the start, and none of this runs.
+
+mod exchange;
+mod moving;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bellwire_core::{EndpointId, Shard, ShardSet};
+use bellwire_store::{Cluster, NodeInfo, StoreError};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::{Engine, EngineError};
+pub use exchange::{fetch, run_exchange};
+pub use moving::{adopt_alone, leave};
+use plan::{Watch, plan};
+
+/// Between two heartbeats. A lease is several of them.
+const BEAT: Duration = Duration::from_millis(500);
+const STORE_RETRY: Duration = Duration::from_millis(250);
+
+/// Shards on the way, and those that have arrived.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holdings {
+    /// Commits tell of their deliveries, and attempts of them start unless they are leaving.
+    local: ShardSet,
+    /// Claimed; what is unfinished of them is being read.
+    adopting: ShardSet,
+    /// Being given up.
+    leaving: ShardSet,
+}
+
+pub struct Shards {
+    is_shared: bool,
+    epoch: AtomicI64,
+    /// Milliseconds of the queue's clock until which no other node can have declared this one dead.
+    sure_until: AtomicU64,
+    /// Beats fail, and it was said once.
+    is_away: AtomicBool,
+    holdings: Mutex<Holdings>,
+    /// Other nodes alive.
+    others: AtomicUsize,
+    /// Held while what is local changes, and while what was handed over is fetched for what is local.
+    turn: tokio::sync::Mutex<()>,
+    /// Beat now.
+    hurry: Notify,
+    has_left: AtomicBool,
+    /// Shards were gained: there may be something to do about them.
+    pub gained: Notify,
+}
+
+impl Shards {
+    pub fn new(is_shared: bool) -> Self {
+        let local = if is_shared { ShardSet::EMPTY } else { ShardSet::ALL };
+        Self {
+            is_shared,
+            epoch: AtomicI64::new(0),
+            sure_until: AtomicU64::new(if is_shared { 0 } else { u64::MAX }),
+            is_away: AtomicBool::new(false),
+            holdings: Mutex::new(Holdings { local, ..Holdings::default() }),
+            others: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::new(()),
+            hurry: Notify::new(),
+            has_left: AtomicBool::new(false),
+            gained: Notify::new(),
+        }
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// The present membership.
+    pub fn epoch(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody can have declared this node dead by `now` (of the queue's clock).
+    pub fn is_sure(&self, now: Duration) -> bool {
+        let until = self.sure_until.load(Ordering::Acquire);
+        until == u64::MAX || u64::try_from(now.as_millis()).unwrap_or(u64::MAX) < until
+    }
+
+    /// Something says that this membership is over: nothing starts until a beat says that it is not.
+    pub fn doubt(&self) {
+        if self.is_shared {
+            self.sure_until.store(0, Ordering::Release);
+            self.hurry.notify_one();
+        }
+    }
+
+    fn set_sure_until(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX - 1);
+        self.sure_until.store(until, Ordering::Release);
+    }
+
+    /// Whether this node delivers to the endpoint, and is to go on doing so.
+    pub fn has(&self, endpoint: EndpointId) -> bool {
+        self.holds(Shard::of(endpoint))
+    }
+
+    pub fn holds(&self, shard: Shard) -> bool {
+        let holdings = self.holdings.lock();
+        holdings.local.contains(shard) && !holdings.leaving.contains(shard)
+    }
+
+    /// How many are this node's.
+    pub fn count(&self) -> usize {
+        self.holdings.lock().local.len()
+    }
+
+    pub fn others(&self) -> usize {
+        self.others.load(Ordering::Relaxed)
+    }
+
+    fn holdings(&self) -> Holdings {
+        *self.holdings.lock()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Holdings)) {
+        change(&mut self.holdings.lock());
+    }
+}
+
+/// Joins, before anything else is asked of a shared store.
+pub async fn join(engine: &Engine) -> Result<(), EngineError> {
+    let membership = engine.store.join(node_info(engine)).await?;
+    begin(engine, membership.epoch, membership.slot);
+    Ok(())
+}
+
+fn node_info(engine: &Engine) -> NodeInfo {
+    NodeInfo {
+        name: engine.config.node_name.clone(),
+        is_worker: engine.config.is_worker,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn begin(engine: &Engine, epoch: i64, slot: Option<u16>) {
+    engine.ids.set_slot(slot);
+    engine.metrics.epoch.set(epoch);
+    if engine.shards.is_shared {
+        engine.queue.begin_epoch(epoch);
+        engine.shards.epoch.store(epoch, Ordering::Release);
+        engine.shards.change(|holdings| *holdings = Holdings::default());
+        tracing::info!(node.epoch = epoch, node.name = engine.config.node_name, worker = engine.config.is_worker, "joined");
+    }
+}
+
+/// Beats, watches the others, and sets moves of shards going, until the node has left.
+pub async fn run(engine: Arc<Engine>) {
+    let mut watch = Watch::new(engine.config.lease);
+    let mut moves = JoinSet::new();
+    while !engine.shards.has_left.load(Ordering::Acquire) {
+        let is_again = match beat(&engine, &mut watch, &mut moves).await {
+            Ok(is_again) => is_again,
+            Err(StoreError::Closed) => return,
+            Err(StoreError::Fenced) => {
+                rejoin(&engine, &mut moves).await;
+                watch = Watch::new(engine.config.lease);
+                true
+            }
+            Err(error) => {
+                watch.reset();
+                if !engine.shards.is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "no heartbeat: attempts are held back once the lease has run out");
+                }
+                false
+            }
+        };
+        while moves.try_join_next().is_some() {}
+        if !is_again {
+            let _ = tokio::time::timeout(BEAT, engine.shards.hurry.notified()).await;
+        }
+    }
+    moves.abort_all();
+}
+
+/// One heartbeat and what follows from its answer. True: beat again at once.
+async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<bool, StoreError> {
+    let shards = &engine.shards;
+    let before = shards.holdings();
+    let began = engine.queue.now();
+    let cluster = match tokio::time::timeout(engine.config.lease, engine.store.beat()).await {
+        Ok(cluster) => cluster?,
+        Err(_) => return Err(StoreError::Unavailable("a heartbeat took longer than the lease".to_owned())),
+    };
+    let was_sure = shards.is_sure(engine.queue.now());
+    shards.set_sure_until(began + engine.config.lease);
+    if !was_sure {
+        engine.queue.work.notify_one();
+    }
+    if shards.is_away.swap(false, Ordering::Relaxed) {
+        tracing::info!("heartbeats are answered again");
+    }
+    let own = shards.epoch();
+    shards.others.store(cluster.nodes.iter().filter(|node| node.epoch != own).count(), Ordering::Relaxed);
+    let look = watch.look(engine.queue.now(), own, &cluster);
+    let mut has_freed = false;
+    for (epoch, beat) in look.dead {
+        if engine.store.declare_dead(epoch, beat).await? {
+            has_freed = true;
+            let name = cluster.nodes.iter().find(|node| node.epoch == epoch).map_or("", |node| node.info.name.as_str());
+            tracing::warn!(node.epoch = epoch, node.name = name, "declared dead: its heart has not beaten for a lease");
+            engine.metrics.nodes_declared_dead.inc();
+        }
+    }
+    if !engine.is_stopping() && engine.config.is_worker && !has_freed {
+        balance(engine, own, &cluster, &look.workers, before, moves).await?;
+    }
+    Ok(has_freed)
+}
+
+/// Claims what this node lacks, gives up what it has too much of.
+async fn balance(
+    engine: &Arc<Engine>,
+    own: i64,
+    cluster: &Cluster,
+    workers: &[i64],
+    before: Holdings,
+    moves: &mut JoinSet<()>,
+) -> Result<(), StoreError> {
+    let plan = plan(own, workers, &cluster.owners, &before.leaving);
+    let mut gained = ShardSet::EMPTY;
+    if !plan.claim.is_empty() {
+        gained = engine.store.claim_shards(plan.claim).await?;
+    }
+    // Also what is this node's and nobody knows of: the answer to a claim was lost.
+    let mine: ShardSet =
+        cluster.owners.iter().zip(0..=u8::MAX).filter(|(owner, _)| **owner == Some(own)).map(|(_, shard)| Shard(shard)).collect();
+    let known = before.local.union(&before.adopting).union(&before.leaving);
+    gained = gained.union(&mine.without(&known)).without(&known);
+    if !gained.is_empty() {
+        engine.shards.change(|holdings| holdings.adopting = holdings.adopting.union(&gained));
+        moves.spawn(moving::adopt(engine.clone(), own, gained));
+    }
+    // What is still being read is given up in a later beat.
+    let give_up = plan.give_up.intersection(&before.local);
+    if !give_up.is_empty() {
+        engine.shards.change(|holdings| holdings.leaving = holdings.leaving.union(&give_up));
+        moves.spawn(moving::give_up(engine.clone(), own, give_up));
+    }
+    Ok(())
+}
+
+/// This node was declared dead: others have its shards. It forgets everything and begins anew.
+async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
+    tracing::warn!(node.epoch = engine.shards.epoch(), "declared dead by another node: joining again");
+    engine.metrics.lease_losses.inc();
+    engine.shards.sure_until.store(0, Ordering::Release);
+    engine.queue.hold(&ShardSet::ALL);
+    moves.abort_all();
+    while moves.join_next().await.is_some() {}
+    let _turn = engine.shards.turn.lock().await;
+    while !engine.shards.has_left.load(Ordering::Acquire) {
+        match engine.store.join(node_info(engine)).await {
+            Ok(membership) => {
+                begin(engine, membership.epoch, membership.slot);
+                engine.forget_caches();
+                return;
+            }
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "not joined again yet");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+    }
+}
