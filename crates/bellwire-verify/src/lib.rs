@@ -59,6 +59,9 @@ mod credentials;
 mod der;
 mod encoding;
 mod error;
+#[cfg(feature = "fixtures")]
+pub mod fixtures;
+pub mod handshake;
 mod hook;
 mod jwt;
 mod keccak;
@@ -88,3 +91,8 @@ pub use request::Request;
 pub use sign::{Signer, sign_all};
 pub use signing::Signed;
 pub use verify::{SIGNATURES_MAX, SignedHeaders, TOLERANCE_SECONDS, Verifier, verify};
+
+/// The examples of the README are compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

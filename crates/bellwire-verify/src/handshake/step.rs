@@ -8,8 +8,6 @@ use crate::request::View;
 /// A condition for a request to be this step at all.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum When {
-    /// Something is there, whatever it is.
-    Has(At),
     /// Something is there and is this text.
     Is(At, &'static str),
     /// There is no body.
@@ -168,7 +166,6 @@ fn settle(knowledge: &Knowledge<'_>, secret: &str, name: &'static str) -> Result
 impl When {
     fn holds(self, view: &View<'_>) -> bool {
         match self {
-            Self::Has(at) => !matches!(at.find(view), Found::Nothing),
             Self::Is(at, text) => matches!(at.find(view), Found::One(found) if found == text),
             Self::EmptyBody => view.request.body.is_empty(),
             Self::JsonInteger(pointer, integer) => {

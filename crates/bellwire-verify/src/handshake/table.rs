@@ -180,12 +180,19 @@ pub(super) const FLOWS: &[Flow] = &[
         ],
     )
     .needing(&["allowed_origins", "allowed_rate"]),
+    // Events are of type 1 too; they have a member for what happened.
     flow(
         "discord",
         "Discord PING",
         Some(3),
         &[
-            step("POST", &[When::JsonInteger("/type", 1)], &[Guard::Signed], None, Reply::Fixed(r#"{"type":1}"#)),
+            step(
+                "POST",
+                &[When::JsonInteger("/type", 1), When::JsonLacks("event")],
+                &[Guard::Signed],
+                None,
+                Reply::Fixed(r#"{"type":1}"#),
+            ),
             step("POST", &[When::JsonInteger("/type", 0)], &[Guard::Signed], None, Reply::EmptyJson(204)),
         ],
     )
