@@ -214,6 +214,7 @@ impl Preset {
             let at = || rule.at.to_string();
             let Some(value) = value else {
                 match &rule.check {
+                    _ if rule.is_optional => continue,
                     RequireCheck::Equals(expected) if expected.render_text(scope).is_err() => continue,
                     _ => return Err(Refusal::at(Reason::ValueMissing, at())),
                 }

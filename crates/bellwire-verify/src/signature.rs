@@ -10,6 +10,7 @@ use crate::check::Group;
 use crate::key::LENIENT;
 use crate::place::{Place, Scope, text_of};
 use crate::preset::{AlgorithmRule, Content, Layout, SignatureRule};
+use crate::request::Fields;
 use crate::timestamp::check_age;
 use crate::{Reason, Refusal};
 
@@ -19,6 +20,8 @@ const VALUE_BYTES_MAX: usize = 256 * 1024;
 const FIELDS_MAX: usize = 64;
 
 type Parts<'s> = Vec<Cow<'s, [u8]>>;
+/// Fields, and the texts of the signatures beside them.
+type Texts = (Fields, Vec<String>);
 
 impl SignatureRule {
     /// All signatures that are well formed, or why there are none.
@@ -60,7 +63,7 @@ impl SignatureRule {
     }
 
     /// Fields and texts of signatures, group by group.
-    fn split(&self, value: &str, scope: &Scope<'_, '_>) -> Result<Vec<(Vec<(String, String)>, Vec<String>)>, Refusal> {
+    fn split(&self, value: &str, scope: &Scope<'_, '_>) -> Result<Vec<Texts>, Refusal> {
         let malformed = || Refusal::new(Reason::SignatureMalformed);
         match self.layout {
             Layout::Plain => {
@@ -100,8 +103,8 @@ impl SignatureRule {
         }
     }
 
-    fn pairs(&self, group: &str, wanted: &str) -> Result<(Vec<(String, String)>, Vec<String>), Refusal> {
-        let mut fields: Vec<(String, String)> = Vec::new();
+    fn pairs(&self, group: &str, wanted: &str) -> Result<Texts, Refusal> {
+        let mut fields = Fields::new();
         let mut texts = Vec::new();
         let pairs = match &self.separator {
             Some(separator) => group.split(separator.as_str()).take(self.most + FIELDS_MAX).collect(),
@@ -172,7 +175,7 @@ impl SignatureRule {
 /// The field under which the encoded header of a detached JWS stands, for what is signed with it.
 pub(crate) const RAW_HEADER: &str = "(header)";
 
-fn members(object: Option<&Value>) -> Option<Vec<(String, String)>> {
+fn members(object: Option<&Value>) -> Option<Fields> {
     let members = object?.as_object()?;
     Some(members.iter().take(FIELDS_MAX).filter_map(|(name, value)| Some((name.clone(), text_of(value)?.into_owned()))).collect())
 }

@@ -42,6 +42,8 @@ enum Filter {
     Crc32,
     /// HubSpot's partial unescaping of a URL.
     UnescapeUrl,
+    /// Everything but ASCII as JSON escapes.
+    EscapeNonAscii,
 }
 
 impl Template {
@@ -161,7 +163,8 @@ impl Filter {
             "base64" => Ok(Self::Base64),
             "crc32" => Ok(Self::Crc32),
             "unescape-url" => Ok(Self::UnescapeUrl),
-            _ => Err("one of the filters sha256-hex, base64, crc32, unescape-url".to_owned()),
+            "escape-non-ascii" => Ok(Self::EscapeNonAscii),
+            _ => Err("one of the filters sha256-hex, base64, crc32, unescape-url, escape-non-ascii".to_owned()),
         }
     }
 
@@ -171,6 +174,7 @@ impl Filter {
             Self::Base64 => Encoding::Base64.encode(value).into_bytes(),
             Self::Crc32 => crc32(value).to_string().into_bytes(),
             Self::UnescapeUrl => unescape_url(value),
+            Self::EscapeNonAscii => escape_non_ascii(value),
         }
     }
 }
@@ -217,9 +221,33 @@ fn unescape_url(url: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Bytes that are not UTF-8 stay as they are: nobody has signed them so.
+fn escape_non_ascii(value: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(value) else { return value.to_vec() };
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_ascii() {
+            out.push(character);
+        } else {
+            let mut units = [0; 2];
+            for unit in character.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out.into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Broken: Box's requests with names in other alphabets are refused.
+    #[test]
+    fn characters_outside_of_ascii_become_json_escapes() {
+        assert_eq!(escape_non_ascii("{\"a\":\"é🎉\"}".as_bytes()), br#"{"a":"\u00e9\ud83c\udf89"}"#);
+        assert_eq!(escape_non_ascii(b"\xff"), b"\xff");
+    }
 
     /// Broken: PayPal's checksum comes out wrong, or as a negative number.
     #[test]

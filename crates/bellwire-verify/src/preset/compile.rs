@@ -203,7 +203,7 @@ fn require(blame: &Blame<'_>, rule: &file::Require) -> Result<RequireRule, Prese
         (None, [], false, false) => RequireCheck::Present,
         _ => return Err(blame.value("require", &rule.at, "at most one of equals, one_of, absent and message_id")),
     };
-    Ok(RequireRule { at: place(blame, "require.at", &rule.at)?, check })
+    Ok(RequireRule { at: place(blame, "require.at", &rule.at)?, check, is_optional: rule.is_optional })
 }
 
 fn network(blame: &Blame<'_>, file: &File) -> Result<Option<Vec<String>>, PresetError> {

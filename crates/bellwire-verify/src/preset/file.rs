@@ -93,6 +93,8 @@ pub(super) struct Require {
     pub(super) one_of: Vec<String>,
     #[serde(default, rename = "absent")]
     pub(super) is_absent: bool,
+    #[serde(default, rename = "optional")]
+    pub(super) is_optional: bool,
     #[serde(default, rename = "message_id")]
     pub(super) is_message_id: bool,
 }

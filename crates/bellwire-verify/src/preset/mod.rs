@@ -118,6 +118,8 @@ pub(crate) struct ClaimRule {
 pub(crate) struct RequireRule {
     pub(crate) at: Place,
     pub(crate) check: RequireCheck,
+    /// Only checked where it is there.
+    pub(crate) is_optional: bool,
 }
 
 #[derive(Clone, Debug)]
