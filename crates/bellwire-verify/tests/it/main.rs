@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod faults;
+mod fixtures;
+mod format;
+mod handshake;
 mod provider;
 mod round_trip;
 mod vectors;
