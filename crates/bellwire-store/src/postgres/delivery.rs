@@ -155,15 +155,16 @@ impl Announcer {
         }
         let announcer = self.clone();
         tokio::spawn(async move {
+            let generation = announcer.writer.local().await.generation();
             for pause in DOUBT_LOOKS {
                 tokio::time::sleep(pause).await;
                 if let Ok(committed) = announcer.committed(&due).await
                     && !committed.is_empty()
                 {
                     let guard = announcer.writer.local().await;
-                    // Under another membership they were read with everything else.
+                    // Of shards taken since, and under another membership, they were read with everything else.
                     if guard.epoch() == epoch {
-                        announcer.tell(&committed, &guard.shards());
+                        announcer.tell(&committed, &guard.kept_since(generation));
                     }
                     return;
                 }
