@@ -59,7 +59,7 @@ fn application_conflict(fault: Fault, app: &Application) -> Fault {
 }
 
 /// Inserts it and tells the other nodes. False: it is an operational one, and the organisation has one.
-async fn insert(conn: &Conn, app: &Application) -> Outcome<bool> {
+pub async fn insert(conn: &Conn, app: &Application) -> Outcome<bool> {
     let sql = "WITH made AS (INSERT INTO application \
              (id, tail, org, kind, uid, name, throttle_rate, metadata, created_at, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
@@ -89,6 +89,19 @@ async fn insert(conn: &Conn, app: &Application) -> Outcome<bool> {
 async fn operational(conn: &Conn, org: OrgId) -> Outcome<Option<Application>> {
     let sql = format!("SELECT {COLUMNS} FROM application WHERE org = $1 AND kind = 1 AND deleted_at IS NULL");
     conn.query_opt(&sql, &[p(&row::bytes(&org))]).await?.as_ref().map(read).transpose()
+}
+
+/// Deletes it and its endpoints, in the caller's transaction. False if there was none.
+pub async fn bury(conn: &Conn, org: OrgId, id: AppId, now: Timestamp) -> Outcome<bool> {
+    let sql = "WITH changed AS (UPDATE application SET version = version + 1, deleted_at = $4, uid = NULL, metadata = '{}' \
+             WHERE id = $1 AND tail = $2 AND org = $3 AND deleted_at IS NULL RETURNING id, tail) \
+         INSERT INTO change (app, tail, made_at) SELECT id, tail, $4 FROM changed";
+    let is_there = conn.execute(sql, &[p(&id.key()), p(&row::tail(&id)), p(&row::bytes(&org)), p(&now.as_millis())]).await? > 0;
+    if is_there {
+        // A statement of its own: it also sees endpoints made by whom the first one waited for.
+        endpoint::bury(conn, "app = $1", id.key(), now).await?;
+    }
+    Ok(is_there)
 }
 
 impl PostgresStore {
@@ -194,18 +207,7 @@ impl PostgresStore {
     async fn delete_application_inner(&self, org: OrgId, id: AppId, now: Timestamp) -> Outcome<bool> {
         let mut conn = self.db.get().await?;
         let tx = conn.begin().await?;
-        let result = async {
-            let sql = "WITH changed AS (UPDATE application SET version = version + 1, deleted_at = $4, uid = NULL, metadata = '{}' \
-                     WHERE id = $1 AND tail = $2 AND org = $3 AND deleted_at IS NULL RETURNING id, tail) \
-                 INSERT INTO change (app, tail, made_at) SELECT id, tail, $4 FROM changed";
-            let is_there = tx.execute(sql, &[p(&id.key()), p(&row::tail(&id)), p(&row::bytes(&org)), p(&now.as_millis())]).await? > 0;
-            if is_there {
-                // A statement of its own: it also sees endpoints made by whom the first one waited for.
-                endpoint::bury(&tx, "app = $1", id.key(), now).await?;
-            }
-            Ok(is_there)
-        }
-        .await;
+        let result = async { bury(&tx, org, id, now).await }.await;
         tx.end(result).await
     }
 }
