@@ -18,6 +18,8 @@ pub const WRITE_MAX: Duration = Duration::from_millis(limits::WRITER_WAIT_MS_MAX
 pub const READ_MAX: Duration = Duration::from_millis(limits::READ_STATEMENT_MS_MAX);
 /// Connecting, with all hosts of the address.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// A transaction in which nothing happens is ended by the server after so long.
+const IDLE_MS_MAX: u32 = 2_000;
 /// Waiting for a connection of the pool.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -145,6 +147,13 @@ impl Conn {
         within(client, WRITE_MAX, client.batch_execute(sql)).await
     }
 
+    /// Closes it, instead of returning it to the pool: nobody knows what state it is in.
+    pub fn discard(mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+
     /// Begins a transaction; statements on this connection are then part of it until [`Tx::commit`].
     pub async fn begin(&mut self) -> Outcome<Tx<'_>> {
         self.begin_as("BEGIN").await
@@ -156,7 +165,8 @@ impl Conn {
     }
 
     async fn begin_as(&mut self, sql: &str) -> Outcome<Tx<'_>> {
-        self.batch(sql).await?;
+        // A process that is stopped in the middle must not keep its locks: others wait for them before they take over its work.
+        self.batch(&format!("{sql}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS_MAX}")).await?;
         Ok(Tx { conn: self, is_open: true })
     }
 }

@@ -4,26 +4,50 @@
 //! (`shard.rs`). Statements are unnamed and transactions short, so that PgBouncer in transaction mode may stand in between.
 //! The files named after nouns implement the traits of the same name, as in `sqlite/`.
 
+mod accept;
+mod accept_lane;
 mod application;
+mod attempt;
+mod attempted;
 mod connection;
 mod credential;
 pub mod database;
+mod delivery;
+pub mod diagnose;
+mod doubt;
 mod endpoint;
 mod event_type;
 mod fault;
 mod idempotency;
+mod inbox;
+mod local;
+mod maintenance;
+mod message;
 mod migrate;
 mod param;
+mod partition;
+mod record;
+mod record_lane;
 mod row;
+mod shard;
+mod source;
+mod state;
+mod task;
+mod unannounced;
+mod writer;
 
 use std::sync::{Arc, OnceLock};
 
 use bellwire_core::OrgId;
 
-use crate::{Cipher, CommitSink, Result, StoreError};
+use crate::{Cipher, CommitSink, Result, Store, StoreError};
 use connection::{Conn, Db};
 use fault::Outcome;
 use param::p;
+use writer::Writer;
+
+/// Connections beside the writer's, however few are allowed: one for what takes long, one for all else.
+const CONNECTIONS_MIN: usize = 2;
 
 /// How the store is opened.
 #[derive(Clone)]
@@ -49,7 +73,11 @@ pub struct PostgresStore {
     cipher: Cipher,
     options: PostgresOptions,
     sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
+    writer: Arc<Writer>,
+    seen: shard::Seen,
 }
+
+impl Store for PostgresStore {}
 
 impl PostgresStore {
     /// Connects and brings the schema up to date. Errors: [`StoreError::Unavailable`], [`StoreError::TooNew`],
@@ -59,12 +87,17 @@ impl PostgresStore {
     }
 
     async fn open_inner(options: PostgresOptions) -> Outcome<Arc<Self>> {
-        let db = Db::new(&options.url, options.connections_max)?;
+        let others = options.connections_max.saturating_sub(writer::CONNECTIONS).max(CONNECTIONS_MIN);
+        let db = Db::new(&options.url, others)?;
         let mut conn = db.get().await?;
         migrate::run(&mut conn).await?;
         check_key(&conn, &options.cipher).await?;
         drop(conn);
-        Ok(Arc::new(Self { db, cipher: options.cipher.clone(), sink: Arc::new(OnceLock::new()), options }))
+        let sink = Arc::new(OnceLock::new());
+        // The writer's connections are its own: however many reads wait for one, writes go on.
+        let lanes = Db::new(&options.url, writer::CONNECTIONS)?;
+        let writer = Writer::start(db.clone(), lanes, sink.clone(), options.retention);
+        Ok(Arc::new(Self { db, cipher: options.cipher.clone(), options, sink, writer, seen: shard::Seen::default() }))
     }
 }
 

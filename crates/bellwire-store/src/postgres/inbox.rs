@@ -1,0 +1,140 @@
+//! What waits for a writing lane. Bounded by who puts in: accepts have permits, records are bounded by what is in flight.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+struct State<T> {
+    items: VecDeque<T>,
+    /// Since when the oldest has been waiting.
+    since: Option<Instant>,
+    is_closed: bool,
+}
+
+pub struct Inbox<T> {
+    state: Mutex<State<T>>,
+    arrived: Notify,
+    /// So many are taken without waiting for company.
+    full: usize,
+}
+
+impl<T> Inbox<T> {
+    pub fn new(full: usize) -> Self {
+        Self { state: Mutex::new(State { items: VecDeque::new(), since: None, is_closed: false }), arrived: Notify::new(), full }
+    }
+
+    /// False: it is closed, and the item is dropped.
+    pub fn push(&self, item: T) -> bool {
+        let mut state = self.state.lock();
+        if state.is_closed {
+            return false;
+        }
+        state.items.push_back(item);
+        let is_news = state.items.len() == 1 || state.items.len() == self.full;
+        state.since.get_or_insert_with(Instant::now);
+        drop(state);
+        if is_news {
+            self.arrived.notify_one();
+        }
+        true
+    }
+
+    /// Back to the front, whether closed or not.
+    pub fn put_back(&self, items: Vec<T>) {
+        let mut state = self.state.lock();
+        for item in items.into_iter().rev() {
+            state.items.push_front(item);
+        }
+        state.since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    pub fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.arrived.notify_one();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.lock().items.len()
+    }
+
+    /// Until something has waited for `delay`, or there is much, or the inbox is closed. False: closed and empty.
+    pub async fn wait(&self, delay: Duration) -> bool {
+        loop {
+            let due = {
+                let state = self.state.lock();
+                if state.is_closed || state.items.len() >= self.full {
+                    // Whoever shares this inbox has to hear of it too.
+                    self.arrived.notify_one();
+                    return !state.items.is_empty();
+                }
+                state.since.map(|since| since + delay)
+            };
+            match due {
+                Some(due) if due <= Instant::now() => return true,
+                Some(due) => tokio::select! {
+                    () = self.arrived.notified() => {}
+                    () = tokio::time::sleep_until(due) => {}
+                },
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+
+    /// From the front, as long as `fits` says so.
+    pub fn take(&self, mut fits: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut state = self.state.lock();
+        let mut taken = Vec::new();
+        while state.items.front().is_some_and(&mut fits) {
+            taken.extend(state.items.pop_front());
+        }
+        let has_more = !state.items.is_empty();
+        // What is left has waited enough: it goes next.
+        state.since = state.since.filter(|_| has_more);
+        drop(state);
+        if has_more {
+            self.arrived.notify_one();
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_taken_after_the_delay_or_when_there_is_much() {
+        let inbox = Inbox::new(3);
+        let started = Instant::now();
+        assert!(inbox.push(1));
+        assert!(inbox.wait(Duration::from_millis(8)).await);
+        assert_eq!(started.elapsed(), Duration::from_millis(8));
+        assert_eq!(inbox.take(|_| true), [1]);
+        for n in 0..3 {
+            assert!(inbox.push(n));
+        }
+        let started = Instant::now();
+        assert!(inbox.wait(Duration::from_millis(8)).await && started.elapsed().is_zero(), "three are much");
+    }
+
+    #[tokio::test]
+    async fn a_closed_inbox_gives_out_what_is_left_and_takes_nothing() {
+        let inbox = Inbox::new(3);
+        assert!(inbox.push(1));
+        inbox.close();
+        assert!(!inbox.push(2));
+        inbox.put_back(vec![0]);
+        assert!(inbox.wait(Duration::from_secs(9)).await);
+        assert_eq!(inbox.take(|_| true), [0, 1]);
+        assert!(!inbox.wait(Duration::from_secs(9)).await);
+    }
+}

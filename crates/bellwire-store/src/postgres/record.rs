@@ -1,0 +1,228 @@
+//! Writing completed attempts: a batch is one statement, with the attempts, what follows for their deliveries, and the counters.
+//!
+//! Done again after a lost connection it changes nothing more: what is counted follows from the rows that really changed. If the
+//! node's fence is gone, it changes nothing at all.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bellwire_core::{IdKind, Shard, Timestamp};
+
+use super::connection::{Conn, WRITE_MAX};
+use super::fault::Outcome;
+use super::param::p;
+use super::partition::{day_of_key, day_of_minute};
+use super::row;
+use crate::{AttemptRecord, DeliveryNext, StoreError};
+
+/// `next` in the statements.
+const DELIVERED: i16 = 0;
+const RETRY: i16 = 1;
+const EXHAUSTED: i16 = 2;
+const CANCELLED: i16 = 3;
+
+const HELD: &str = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE)";
+const KEPT: &str = "kept AS (INSERT INTO attempt (message, id, tail, endpoint, status, trigger, response_status, duration_ms, \
+     \"timestamp\", url, response) SELECT message, id, tail, endpoint, status, trigger, response_status, duration_ms, at, url, response \
+     FROM input WHERE id IS NOT NULL ON CONFLICT DO NOTHING)";
+const COUNTED: &str = "counted AS (INSERT INTO counter (endpoint, minute, success, fail, canceled) \
+     SELECT endpoint, minute, sum(success), sum(fail), sum(canceled) FROM counts GROUP BY endpoint, minute ORDER BY endpoint, minute \
+     ON CONFLICT (endpoint, minute) DO UPDATE SET success = counter.success + excluded.success, fail = counter.fail + excluded.fail, \
+     canceled = counter.canceled + excluded.canceled)";
+
+/// What becomes of nearly all: first tries that succeed.
+fn first_tries_sql() -> String {
+    format!(
+        "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS i (message, endpoint, id, tail, \
+         status, trigger, response_status, duration_ms, at, url, response, minute) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
+         gone AS (DELETE FROM queue AS q USING input AS i WHERE q.message = i.message AND q.endpoint = i.endpoint \
+         RETURNING i.endpoint, i.minute), \
+         counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone), {COUNTED} \
+         SELECT EXISTS (SELECT 1 FROM held), ARRAY[]::integer[]"
+    )
+}
+
+/// Any mixture. In steps:
+/// * judged: the delivery's other rows, and whether another try of it has succeeded already (moot: this failure changes nothing)
+/// * planned: what to do. 0: nothing; 1: take its rows away; 2: wait in retry; 3: end in outcome.
+///
+/// A first try leaves a manual try of the same delivery alone if it succeeded, and takes its place if not.
+fn any_sql() -> String {
+    format!(
+        "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+         $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
+         is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
+         gone AS (DELETE FROM queue AS q USING input AS i WHERE i.is_first AND q.message = i.message AND q.endpoint = i.endpoint \
+         RETURNING q.message, q.endpoint), \
+         delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0), \
+         judged AS (SELECT i.message, i.endpoint, i.minute, i.n, i.is_first, i.next, i.tries, i.due_at, i.reason, i.app, \
+         i.message_tail, i.shard, r.message IS NOT NULL AS is_waiting, o.message IS NOT NULL AS is_ended, o.state AS was, \
+         o.counted_minute, coalesce(r.is_delivered, o.is_delivered) AS was_delivered, \
+         i.next > 0 AND (i.is_first OR (r.message IS NULL AND o.message IS NULL)) \
+         AND (i.message, i.endpoint) IN (SELECT message, endpoint FROM delivered) AS is_moot FROM input AS i \
+         LEFT JOIN retry AS r ON r.message = i.message AND r.endpoint = i.endpoint \
+         LEFT JOIN outcome AS o ON o.message = i.message AND o.endpoint = i.endpoint AND o.message = ANY($25)), \
+         planned AS (SELECT *, CASE WHEN is_moot THEN 0 WHEN next = {DELIVERED} THEN (CASE WHEN is_first THEN 0 ELSE 1 END) \
+         WHEN next = {RETRY} THEN 2 WHEN NOT is_first AND was_delivered THEN 1 ELSE 3 END AS act FROM judged), \
+         freed AS (DELETE FROM retry AS r USING planned AS p WHERE p.is_waiting AND p.act IN (1, 3) AND r.message = p.message \
+         AND r.endpoint = p.endpoint RETURNING r.message, r.endpoint, r.is_delivered), \
+         waiting AS (INSERT INTO retry (message, endpoint, shard, app, tail, tries, due_at, trigger, resume_at, is_delivered) \
+         SELECT message, endpoint, shard, app, message_tail, tries, due_at, 0, NULL, FALSE FROM planned WHERE act = 2 \
+         ORDER BY message, endpoint ON CONFLICT (message, endpoint) DO UPDATE SET tries = excluded.tries, due_at = excluded.due_at, \
+         trigger = excluded.trigger, resume_at = NULL, is_delivered = FALSE), \
+         cleared AS (DELETE FROM outcome AS o USING planned AS p WHERE p.is_ended AND p.act IN (1, 2) AND o.message = p.message \
+         AND o.endpoint = p.endpoint AND o.message = ANY($25)), \
+         ended AS (INSERT INTO outcome (message, endpoint, state, tries, reason, counted_minute, is_delivered) \
+         SELECT message, endpoint, next - 1, tries, reason, minute, FALSE FROM planned WHERE act = 3 ORDER BY message, endpoint \
+         ON CONFLICT (message, endpoint) DO UPDATE SET state = excluded.state, tries = excluded.tries, reason = excluded.reason, \
+         counted_minute = excluded.counted_minute, is_delivered = FALSE), \
+         counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM planned WHERE next = {DELIVERED} AND is_first \
+         AND (message, endpoint) IN (SELECT message, endpoint FROM gone) \
+         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND NOT is_first AND is_waiting \
+         AND (message, endpoint) IN (SELECT message, endpoint FROM freed WHERE NOT is_delivered) \
+         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND NOT is_first AND is_ended \
+         AND NOT is_waiting AND NOT was_delivered \
+         UNION ALL SELECT endpoint, minute, 0, (next = {EXHAUSTED})::integer, (next = {CANCELLED})::integer FROM planned WHERE act = 3 \
+         UNION ALL SELECT endpoint, counted_minute, 0, -(was = 1)::integer, -(was = 2)::integer FROM planned \
+         WHERE is_ended AND act > 0 AND counted_minute IS NOT NULL), {COUNTED} \
+         SELECT EXISTS (SELECT 1 FROM held), ARRAY (SELECT n FROM judged WHERE is_moot)"
+    )
+}
+
+/// What writing attempts came to.
+pub enum Written {
+    /// They are durable; these, by their place, were failures that change nothing, because another try has succeeded.
+    Done { moot: HashSet<usize> },
+    /// The membership is over: nothing was changed.
+    Fenced,
+}
+
+/// A batch in columns.
+#[derive(Default)]
+struct Columns<'a> {
+    message: Vec<i64>,
+    endpoint: Vec<i64>,
+    id: Vec<Option<i64>>,
+    tail: Vec<Option<&'a [u8]>>,
+    status: Vec<Option<i16>>,
+    trigger: Vec<Option<i16>>,
+    response_status: Vec<Option<i16>>,
+    duration_ms: Vec<Option<i64>>,
+    at: Vec<Option<i64>>,
+    url: Vec<Option<&'a str>>,
+    response: Vec<Option<&'a [u8]>>,
+    minute: Vec<i64>,
+    n: Vec<i32>,
+    is_first: Vec<bool>,
+    next: Vec<i16>,
+    tries: Vec<i32>,
+    due_at: Vec<i64>,
+    reason: Vec<Option<&'a str>>,
+    app: Vec<i64>,
+    message_tail: Vec<&'a [u8]>,
+    shard: Vec<i16>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(batch: &'a [AttemptRecord], latest: Timestamp) -> Self {
+        let mut columns = Self::default();
+        for record in batch {
+            columns.add(record, latest);
+        }
+        columns
+    }
+
+    fn add(&mut self, record: &'a AttemptRecord, latest: Timestamp) {
+        let attempt = record.attempt.as_ref();
+        let (next, tries, due_at, reason) = match &record.next {
+            DeliveryNext::Delivered => (DELIVERED, 0, 0, None),
+            DeliveryNext::RetryAt { at, tries } => (RETRY, *tries, at.as_millis(), None),
+            DeliveryNext::Exhausted { tries } => (EXHAUSTED, *tries, 0, None),
+            DeliveryNext::Cancelled { tries, by } => (CANCELLED, *tries, 0, Some(by.as_str())),
+        };
+        self.n.push(i32::try_from(self.n.len()).unwrap_or(i32::MAX));
+        self.message.push(record.message.key());
+        self.endpoint.push(record.endpoint.key());
+        self.id.push(attempt.map(|attempt| attempt.id.key()));
+        self.tail.push(attempt.map(|attempt| &attempt.id.as_bytes()[8..]));
+        self.status.push(attempt.map(|attempt| attempt.status as i16));
+        self.trigger.push(attempt.map(|attempt| attempt.trigger as i16));
+        self.response_status.push(attempt.map(|attempt| i16::try_from(attempt.response_status).unwrap_or(0)));
+        self.duration_ms.push(attempt.map(|attempt| i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX)));
+        self.at.push(attempt.map(|attempt| attempt.timestamp.as_millis()));
+        self.url.push(attempt.map(|attempt| &*attempt.url));
+        self.response.push(attempt.map(|attempt| &attempt.response[..]).filter(|response| !response.is_empty()));
+        self.minute.push(minute_of(record, latest));
+        self.is_first.push(record.is_first_try);
+        self.next.push(next);
+        self.tries.push(i32::try_from(tries).unwrap_or(i32::MAX));
+        self.due_at.push(due_at);
+        self.reason.push(reason);
+        self.app.push(record.app.key());
+        self.message_tail.push(&record.message.as_bytes()[8..]);
+        self.shard.push(i16::from(Shard::of(record.endpoint).0));
+    }
+
+    fn is_simple(&self) -> bool {
+        self.is_first.iter().all(|is_first| *is_first) && self.next.iter().all(|next| *next == DELIVERED)
+    }
+}
+
+/// Where the counters count it. What was ended without an attempt counts at the latest time known.
+fn minute_of(record: &AttemptRecord, latest: Timestamp) -> i64 {
+    let at = record.attempt.as_ref().map_or(latest.max(record.message.created()), |attempt| attempt.timestamp);
+    at.as_millis().div_euclid(60_000)
+}
+
+/// Writes a batch in which no delivery stands twice.
+pub async fn write(conn: &Conn, batch: &[AttemptRecord], epoch: i64, lane: i16, latest: Timestamp) -> Outcome<Written> {
+    let columns = Columns::of(batch, latest);
+    let mut params = vec![
+        p(&epoch),
+        p(&lane),
+        p(&columns.message),
+        p(&columns.endpoint),
+        p(&columns.id),
+        p(&columns.tail),
+        p(&columns.status),
+        p(&columns.trigger),
+        p(&columns.response_status),
+        p(&columns.duration_ms),
+        p(&columns.at),
+        p(&columns.url),
+        p(&columns.response),
+        p(&columns.minute),
+    ];
+    let distinct = |keys: BTreeSet<i64>| keys.into_iter().collect::<Vec<i64>>();
+    let messages = distinct(columns.message.iter().copied().collect());
+    let failed = columns.message.iter().zip(&columns.next).filter(|(_, next)| **next != DELIVERED).map(|(message, _)| *message);
+    let failed = distinct(failed.collect());
+    let rows = if columns.is_simple() {
+        conn.query_within(WRITE_MAX, &first_tries_sql(), &params).await?
+    } else {
+        params.extend([
+            p(&columns.n),
+            p(&columns.is_first),
+            p(&columns.next),
+            p(&columns.tries),
+            p(&columns.due_at),
+            p(&columns.reason),
+            p(&columns.app),
+            p(&columns.message_tail),
+            p(&columns.shard),
+            p(&failed),
+            p(&messages),
+        ]);
+        conn.query_within(WRITE_MAX, &any_sql(), &params).await?
+    };
+    let Some(found) = rows.first() else { return Err(StoreError::Corrupt("a batch without an answer".to_owned()).into()) };
+    if !row::get::<bool>(found, 0)? {
+        return Ok(Written::Fenced);
+    }
+    let moot: Vec<i32> = row::get(found, 1)?;
+    Ok(Written::Done { moot: moot.into_iter().filter_map(|n| usize::try_from(n).ok()).collect() })
+}
+
+/// Days a batch needs partitions for.
+pub fn days(batch: &[AttemptRecord], latest: Timestamp) -> BTreeSet<i32> {
+    batch.iter().flat_map(|record| [day_of_key(record.message.key()), day_of_minute(minute_of(record, latest))]).collect()
+}

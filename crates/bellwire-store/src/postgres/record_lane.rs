@@ -1,0 +1,170 @@
+//! A lane that records completed attempts: they wait a few milliseconds for company, and are kept until they are written.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellwire_core::{IdKind, limits};
+
+use super::connection::Conn;
+use super::partition;
+use super::record::{self, Written};
+use super::writer::{ACCEPT_LANES, BatchBounds, Remedy, Shared, remedy};
+use crate::{AttemptRecord, DeliveryNext, StoreError};
+
+/// How often a batch is tried at once that other transactions get in the way of.
+const TRIES_MAX: usize = 4;
+/// Before a batch is tried again that failed for what is in it, or for want of space.
+const LATER: Duration = Duration::from_millis(limits::FULL_PROBE_MS);
+
+pub struct RecordLane {
+    shared: Arc<Shared>,
+    number: usize,
+    /// Of the fence.
+    lane: i16,
+}
+
+/// Why a batch, or some of it, is not written.
+enum Unwritten {
+    Reconnect(Vec<AttemptRecord>, StoreError),
+    Later(Vec<AttemptRecord>, StoreError),
+}
+
+impl RecordLane {
+    pub fn new(shared: Arc<Shared>, number: i16) -> Self {
+        Self { shared, number: usize::try_from(number).unwrap_or(0), lane: ACCEPT_LANES + number }
+    }
+
+    /// Until the inbox is closed and empty, or closed while the database is away.
+    pub async fn run(self) {
+        let inbox = &self.shared.records[self.number];
+        let delay = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
+        let mut conn: Option<Conn> = None;
+        while inbox.wait(delay).await {
+            if conn.is_none() {
+                conn = self.shared.connect(false, None, || ()).await;
+            }
+            let Some(open) = conn.as_mut() else { return self.give_up() };
+            let mut bounds = BatchBounds::new();
+            let batch = inbox.take(|record| {
+                let bytes = record.attempt.as_ref().map_or(0, |attempt| attempt.response.len());
+                bounds.fits(Some((record.message.key(), record.endpoint.key())), bytes)
+            });
+            match self.write(open, batch).await {
+                Ok(()) => {}
+                Err(Unwritten::Reconnect(rest, error)) => {
+                    tracing::warn!(%error, attempts = rest.len(), "attempts are kept until the database is there");
+                    if let Some(conn) = conn.take() {
+                        conn.discard();
+                    }
+                    inbox.put_back(rest);
+                }
+                Err(Unwritten::Later(rest, error)) => {
+                    if inbox.is_closed() {
+                        inbox.put_back(rest);
+                        return self.give_up();
+                    }
+                    tracing::error!(%error, attempts = rest.len(), "attempts could not be recorded; they are kept");
+                    for record in rest {
+                        inbox.push(record);
+                    }
+                    tokio::time::sleep(LATER).await;
+                }
+            }
+        }
+    }
+
+    fn give_up(&self) {
+        let attempts = self.shared.records[self.number].len();
+        if attempts > 0 {
+            tracing::error!(attempts, "closing without the database: attempts that could not be recorded will be repeated");
+        }
+    }
+
+    /// Writes it, in parts if something in it cannot be written.
+    async fn write(&self, conn: &mut Conn, batch: Vec<AttemptRecord>) -> Result<(), Unwritten> {
+        let guard = self.shared.local.hold();
+        let (batch, over): (Vec<_>, Vec<_>) = batch.into_iter().partition(|record| record.epoch == guard.epoch());
+        self.fenced(&over);
+        let mut parts = vec![batch];
+        let (mut later, mut why, mut tries) = (Vec::new(), None, 0);
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
+            let latest = part.iter().filter_map(|record| record.attempt.as_ref()).map(|attempt| attempt.timestamp).max();
+            self.shared.saw(latest.unwrap_or_default());
+            let begun = Instant::now();
+            let fault = match record::write(conn, &part, guard.epoch(), self.lane, self.shared.latest()).await {
+                Ok(Written::Done { moot }) => {
+                    self.shared.count(part.len(), begun);
+                    self.recorded(part, &moot);
+                    continue;
+                }
+                Ok(Written::Fenced) => {
+                    self.fenced(&part);
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            tries += 1;
+            let days = record::days(&part, self.shared.latest());
+            let lost = match remedy(&fault) {
+                Remedy::Partitions if tries <= TRIES_MAX => {
+                    parts.push(part);
+                    partition::ensure(conn, days).await.err()
+                }
+                Remedy::Again if tries <= TRIES_MAX => {
+                    parts.push(part);
+                    None
+                }
+                Remedy::Halve if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                    None
+                }
+                Remedy::Reconnect => {
+                    parts.push(part);
+                    Some(fault)
+                }
+                Remedy::Later | Remedy::Halve | Remedy::Again | Remedy::Partitions => {
+                    later.extend(part);
+                    let error = StoreError::from(fault);
+                    self.shared.set_full(matches!(error, StoreError::Full));
+                    why = Some(error);
+                    None
+                }
+            };
+            if let Some(fault) = lost {
+                let mut rest: Vec<AttemptRecord> = parts.into_iter().rev().flatten().collect();
+                rest.append(&mut later);
+                return Err(Unwritten::Reconnect(rest, fault.into()));
+            }
+        }
+        match why {
+            Some(error) => Err(Unwritten::Later(later, error)),
+            None => Ok(()),
+        }
+    }
+
+    fn recorded(&self, mut part: Vec<AttemptRecord>, moot: &HashSet<usize>) {
+        for place in moot {
+            if let Some(record) = part.get_mut(*place) {
+                record.next = DeliveryNext::Delivered;
+            }
+        }
+        if let Some(sink) = self.shared.sink.get() {
+            sink.recorded(&part);
+        }
+    }
+
+    fn fenced(&self, records: &[AttemptRecord]) {
+        if records.is_empty() {
+            return;
+        }
+        tracing::warn!(attempts = records.len(), "attempts of a membership that is over change nothing");
+        if let Some(sink) = self.shared.sink.get() {
+            sink.fenced(records);
+        }
+    }
+}

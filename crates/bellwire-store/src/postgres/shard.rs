@@ -1,0 +1,409 @@
+//! [`ShardStore`]: membership, ownership and handing over between nodes.
+//!
+//! Every write that rests on owning a shard locks one of the node's rows in `fence`, each kind of write its own (`writer.rs`).
+//! Declaring a node dead deletes them, which waits for such writes under way; giving up shards locks them all, for the same reason:
+//! a write whose connection was lost may still be going on in the server.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bellwire_core::{AppId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
+use parking_lot::Mutex;
+use tokio_postgres::Row;
+
+use super::connection::Conn;
+use super::fault::Outcome;
+use super::param::p;
+use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
+use super::state::trigger;
+use super::writer::{ADOPT_LANE, LANES, TAKE_LANE};
+use super::PostgresStore;
+use crate::{Changes, Cluster, DueDelivery, HandedOver, Membership, NewMessage, Node, NodeInfo, Result, ShardStore, StoreError};
+
+/// Rows read at a time when shards are adopted.
+const PAGE: i64 = 2_048;
+/// Deliveries fetched at a time of those handed over: some hundred kilobytes with their messages.
+const TAKEN_MAX: i64 = 512;
+/// Payloads up to this are fetched along; a larger one is read when its turn comes.
+const PAYLOAD_ALONG_BYTES_MAX: i32 = 2_048;
+/// Changes read at a time; beyond, everything is forgotten.
+const CHANGES_MAX: i64 = 4_096;
+/// Any number that nobody else uses for advisory locks in this database: one node joins at a time.
+const JOIN_LOCK: i64 = 0x6265_6c6c_6a6f_696e;
+
+/// What a node remembers between calls.
+#[derive(Default)]
+pub struct Seen {
+    /// Where the next look for changes begins, and which from there on are known already.
+    changes: Mutex<Option<(i64, HashSet<(i64, i64)>)>>,
+    /// Handed out, but it is not known whether their rows in `handover` are gone.
+    taken: Mutex<HashSet<(i64, i64, bool)>>,
+}
+
+fn numbers(shards: &ShardSet) -> Vec<i16> {
+    shards.iter().map(|shard| i16::from(shard.0)).collect()
+}
+
+fn shard_set(rows: &[Row]) -> Outcome<ShardSet> {
+    rows.iter().map(|found| Ok(Shard(u8::try_from(row::get::<i16>(found, 0)?).unwrap_or(0)))).collect()
+}
+
+/// Ends a membership: waits for its writes under way, then its shards are nobody's.
+async fn bury(tx: &Conn, epoch: i64) -> Outcome<()> {
+    tx.execute("DELETE FROM fence WHERE epoch = $1", &[p(&epoch)]).await?;
+    // A statement of its own: it also sees what was claimed while the first one waited.
+    tx.execute("UPDATE shard SET owner = NULL WHERE owner = $1", &[p(&epoch)]).await?;
+    Ok(())
+}
+
+/// One of the node's fences, held until the transaction ends.
+async fn hold(tx: &Conn, epoch: i64, lane: i16) -> Outcome<()> {
+    let sql = "SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE";
+    match tx.query_opt(sql, &[p(&epoch), p(&lane)]).await? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::Fenced.into()),
+    }
+}
+
+fn due(found: &Row, at: usize) -> Outcome<DueDelivery> {
+    let message: MessageId = row::id(found, at, at + 1)?;
+    Ok(DueDelivery {
+        message,
+        endpoint: row::id(found, at + 2, at + 3)?,
+        app: row::id(found, at + 4, at + 5)?,
+        tries: 0,
+        due_at: message.created(),
+        trigger: Trigger::Scheduled,
+        resume_at: None,
+    })
+}
+
+impl PostgresStore {
+    fn epoch(&self) -> Outcome<i64> {
+        Ok(self.writer.membership().ok_or(StoreError::Fenced)?.epoch)
+    }
+
+    async fn join_inner(&self, info: &NodeInfo) -> Outcome<Membership> {
+        let former = self.writer.membership();
+        self.writer.become_member(None).await;
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            tx.query("SELECT pg_advisory_xact_lock($1)", &[p(&JOIN_LOCK)]).await?;
+            if let Some(former) = former {
+                tx.execute("DELETE FROM node WHERE epoch = $1", &[p(&former.epoch)]).await?;
+                bury(&tx, former.epoch).await?;
+            }
+            let epoch: i64 = row::get(&tx.query_one("SELECT nextval('node_epoch')", &[]).await?, 0)?;
+            // From another place each time: a number just become free may still be in use by a node that does not know it is dead.
+            let slots = i64::from(ID_SLOTS);
+            let sql = "SELECT slot::smallint FROM (SELECT ($1 + step) % $2 AS slot, step FROM generate_series(0, $2 - 1) AS step) AS slots \
+                 WHERE NOT EXISTS (SELECT 1 FROM node WHERE node.slot = slots.slot) ORDER BY step LIMIT 1";
+            let Some(found) = tx.query_opt(sql, &[p(&epoch), p(&slots)]).await? else {
+                return Err(StoreError::Busy("there are as many nodes as there can be").into());
+            };
+            let slot: i16 = row::get(&found, 0)?;
+            let sql = "INSERT INTO node (epoch, slot, beat, name, is_worker, version) VALUES ($1, $2, 0, $3, $4, $5)";
+            tx.execute(sql, &[p(&epoch), p(&slot), p(&info.name), p(&info.is_worker), p(&info.version)]).await?;
+            let sql = "INSERT INTO fence (epoch, lane) SELECT $1, lane FROM generate_series(0, $2 - 1) AS lane";
+            tx.execute(sql, &[p(&epoch), p(&i32::from(LANES))]).await?;
+            Ok(Membership { epoch, slot: u16::try_from(slot).ok() })
+        }
+        .await;
+        let membership = tx.end(result).await?;
+        self.seen.taken.lock().clear();
+        self.writer.become_member(Some(membership)).await;
+        Ok(membership)
+    }
+
+    async fn beat_inner(&self) -> Outcome<Cluster> {
+        let epoch = self.epoch()?;
+        let conn = self.db.get().await?;
+        let sql = "WITH beaten AS (UPDATE node SET beat = beat + 1 WHERE epoch = $1 RETURNING epoch, beat) \
+             SELECT n.epoch, n.slot, coalesce(b.beat, n.beat), n.name, n.is_worker, n.version, b.epoch IS NOT NULL, \
+             CASE WHEN n.epoch = $1 THEN (SELECT array_agg(owner ORDER BY id) FROM shard) END \
+             FROM node AS n LEFT JOIN beaten AS b ON b.epoch = n.epoch ORDER BY n.epoch";
+        let mut cluster = Cluster { nodes: Vec::new(), owners: Vec::new() };
+        for found in conn.query(sql, &[p(&epoch)]).await? {
+            if row::get(&found, 6)? {
+                cluster.owners = row::get(&found, 7)?;
+            }
+            cluster.nodes.push(Node {
+                epoch: row::get(&found, 0)?,
+                slot: u16::try_from(row::get::<i16>(&found, 1)?).unwrap_or(0),
+                beat: row::get(&found, 2)?,
+                info: NodeInfo { name: row::get(&found, 3)?, is_worker: row::get(&found, 4)?, version: row::get(&found, 5)? },
+            });
+        }
+        // Its own row was not there to beat.
+        if cluster.owners.is_empty() {
+            return Err(StoreError::Fenced.into());
+        }
+        cluster.owners.resize(SHARDS, None);
+        Ok(cluster)
+    }
+
+    async fn claim_inner(&self, wanted: &ShardSet) -> Outcome<ShardSet> {
+        let epoch = self.epoch()?;
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            // Nobody declares this node dead until the claim is there to be taken back.
+            let sql = "SELECT 1 FROM node WHERE epoch = $1 FOR NO KEY UPDATE";
+            if tx.query_opt(sql, &[p(&epoch)]).await?.is_none() {
+                return Err(StoreError::Fenced.into());
+            }
+            let sql = "UPDATE shard SET owner = $1 FROM (SELECT id FROM shard WHERE id = ANY($2) AND owner IS NULL ORDER BY id \
+                 FOR UPDATE SKIP LOCKED) AS free WHERE shard.id = free.id AND shard.owner IS NULL RETURNING shard.id";
+            shard_set(&tx.query(sql, &[p(&epoch), p(&numbers(wanted))]).await?)
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    async fn release_inner(&self, shards: &ShardSet) -> Outcome<()> {
+        let epoch = self.epoch()?;
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            let sql = "SELECT 1 FROM fence WHERE epoch = $1 ORDER BY lane FOR NO KEY UPDATE";
+            if tx.query(sql, &[p(&epoch)]).await?.is_empty() {
+                return Err(StoreError::Fenced.into());
+            }
+            let sql = "UPDATE shard SET owner = NULL WHERE id = ANY($1) AND owner = $2";
+            tx.execute(sql, &[p(&numbers(shards)), p(&epoch)]).await?;
+            Ok(())
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    async fn end_membership(&self, epoch: i64, beat: Option<i64>) -> Outcome<bool> {
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            let sql = "DELETE FROM node WHERE epoch = $1 AND ($2 IS NULL OR beat = $2)";
+            if tx.execute(sql, &[p(&epoch), p(&beat)]).await? == 0 {
+                return Ok(false);
+            }
+            bury(&tx, epoch).await?;
+            Ok(true)
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    /// One moment of the queue, with what was handed over by then taken away in the same transaction.
+    async fn adopt_inner(&self, shards: &ShardSet, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Outcome<()> {
+        let epoch = self.epoch()?;
+        let shards = numbers(shards);
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin_snapshot().await?;
+        let result = async {
+            hold(&tx, epoch, ADOPT_LANE).await?;
+            tx.execute("DELETE FROM handover WHERE shard = ANY($1)", &[p(&shards)]).await?;
+            let sql = "SELECT q.message, q.tail, q.endpoint, endpoint.tail, q.app, application.tail FROM \
+                 (SELECT message, tail, endpoint, app FROM queue WHERE (message, endpoint) > ($1, $2) AND shard = ANY($3) \
+                 ORDER BY message, endpoint LIMIT $4) AS q JOIN endpoint ON endpoint.id = q.endpoint \
+                 JOIN application ON application.id = q.app ORDER BY q.message, q.endpoint";
+            let (mut message, mut endpoint) = (i64::MIN, i64::MIN);
+            loop {
+                let rows = tx.query(sql, &[p(&message), p(&endpoint), p(&shards), p(&PAGE)]).await?;
+                let Some(last) = rows.last() else { return Ok(()) };
+                (message, endpoint) = (row::get(last, 0)?, row::get(last, 2)?);
+                feed(rows.iter().map(|found| due(found, 0)).collect::<Outcome<_>>()?);
+            }
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    async fn take_inner(&self, shards: &ShardSet) -> Outcome<HandedOver> {
+        let epoch = self.epoch()?;
+        let mut conn = self.db.get().await?;
+        let sql = "SELECT h.shard, h.message, h.endpoint, h.is_retry, q.message IS NOT NULL, r.message IS NOT NULL, \
+             coalesce(q.message, r.message), coalesce(q.tail, r.tail), e.id, e.tail, a.id, a.tail, r.tries, r.due_at, r.trigger, \
+             r.resume_at FROM (SELECT shard, message, endpoint, is_retry FROM handover WHERE shard = ANY($1) LIMIT $2) AS h \
+             LEFT JOIN queue AS q ON NOT h.is_retry AND q.message = h.message AND q.endpoint = h.endpoint \
+             LEFT JOIN retry AS r ON h.is_retry AND r.message = h.message AND r.endpoint = h.endpoint \
+             LEFT JOIN endpoint AS e ON e.id = h.endpoint LEFT JOIN application AS a ON a.id = coalesce(q.app, r.app) \
+             ORDER BY h.message, h.endpoint";
+        let rows = conn.query(sql, &[p(&numbers(shards)), p(&TAKEN_MAX)]).await?;
+        if rows.is_empty() {
+            // What was in doubt is gone.
+            self.seen.taken.lock().clear();
+            return Ok(HandedOver::default());
+        }
+        let mut taken = Vec::with_capacity(rows.len());
+        for found in &rows {
+            taken.push((row::get::<i64>(found, 1)?, row::get::<i64>(found, 2)?, row::get::<bool>(found, 3)?));
+        }
+        let mut handed = HandedOver { more: taken.len() >= usize::try_from(TAKEN_MAX).unwrap_or(usize::MAX), ..HandedOver::default() };
+        let known = self.seen.taken.lock().clone();
+        for (found, key) in rows.iter().zip(&taken) {
+            // Finished, or taken out, since it was handed over.
+            let is_there = row::get::<bool>(found, if key.2 { 5 } else { 4 })?;
+            if known.contains(key) || !is_there {
+                continue;
+            }
+            let mut delivery = due(found, 6)?;
+            if key.2 {
+                delivery.tries = u32::try_from(row::get::<i32>(found, 12)?).unwrap_or(0);
+                delivery.due_at = row::time(found, 13)?;
+                delivery.trigger = trigger(row::get(found, 14)?);
+                delivery.resume_at = row::time_opt(found, 15)?;
+                handed.retries.push(delivery);
+            } else {
+                handed.first_tries.push((delivery, None));
+            }
+        }
+        match forget_taken(&mut conn, epoch, &numbers(shards), &taken).await {
+            Ok(()) => self.seen.taken.lock().clear(),
+            // Whether they are gone or not: these have been handed out now.
+            Err(fault) if fault.is_outcome_unknown() => self.seen.taken.lock().extend(taken),
+            Err(fault) => return Err(fault),
+        }
+        if let Err(error) = self.read_along(&conn, &mut handed).await.map_err(StoreError::from) {
+            tracing::debug!(%error, "messages handed over are read one by one");
+        }
+        Ok(handed)
+    }
+
+    /// The messages of first tries, where they are small.
+    async fn read_along(&self, conn: &Conn, handed: &mut HandedOver) -> Outcome<()> {
+        let apps: HashMap<i64, AppId> = handed.first_tries.iter().map(|(due, _)| (due.message.key(), due.app)).collect();
+        if apps.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<i64> = apps.keys().copied().collect();
+        let sql = format!(
+            "SELECT {MESSAGE_COLUMNS}, {WITH_PAYLOAD} FROM message WHERE id = ANY($1) AND octet_length(payload) <= $2"
+        );
+        let mut messages: HashMap<i64, Arc<NewMessage>> = HashMap::with_capacity(keys.len());
+        for found in conn.query(&sql, &[p(&keys), p(&PAYLOAD_ALONG_BYTES_MAX)]).await? {
+            let Some(app) = apps.get(&row::get(&found, 0)?) else { continue };
+            // One that is damaged is reported where it is read by itself.
+            let Ok(message) = row::message(&found, 0, *app)?.unpack() else { continue };
+            messages.insert(message.id.key(), Arc::new(alone(message)));
+        }
+        for (due, message) in &mut handed.first_tries {
+            *message = messages.get(&due.message.key()).cloned();
+        }
+        Ok(())
+    }
+
+    async fn changes_inner(&self) -> Outcome<Changes> {
+        let conn = self.db.get().await?;
+        let before = self.seen.changes.lock().take();
+        let Some((from, known)) = before else {
+            let found = conn.query_one("SELECT txid_snapshot_xmin(txid_current_snapshot())", &[]).await?;
+            *self.seen.changes.lock() = Some((row::get(&found, 0)?, HashSet::new()));
+            return Ok(Changes::All);
+        };
+        // Transactions from xmin on may still be open: they are asked about again.
+        let sql = "SELECT now.xmin, c.transaction, c.app, c.tail FROM (SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin) AS now \
+             LEFT JOIN (SELECT transaction, app, tail FROM change WHERE transaction >= $1 LIMIT $2) AS c ON TRUE";
+        let rows = conn.query(sql, &[p(&from), p(&CHANGES_MAX)]).await?;
+        let Some(first) = rows.first() else { return Ok(Changes::All) };
+        let xmin: i64 = row::get(first, 0)?;
+        if rows.len() >= usize::try_from(CHANGES_MAX).unwrap_or(usize::MAX) {
+            *self.seen.changes.lock() = Some((xmin, HashSet::new()));
+            return Ok(Changes::All);
+        }
+        let (mut changed, mut still) = (Vec::new(), HashSet::new());
+        for found in &rows {
+            let Some(transaction) = row::get::<Option<i64>>(found, 1)? else { continue };
+            let change = (transaction, row::get(found, 2)?);
+            if !known.contains(&change) {
+                changed.push(row::id::<AppId>(found, 2, 3)?);
+            }
+            if transaction >= xmin {
+                still.insert(change);
+            }
+        }
+        *self.seen.changes.lock() = Some((xmin, still));
+        changed.sort_unstable();
+        changed.dedup();
+        Ok(Changes::Some(changed))
+    }
+}
+
+/// As the engine keeps messages for delivery: by itself, without the fan-out.
+fn alone(message: Message) -> NewMessage {
+    NewMessage { message, endpoints: Vec::new(), idempotency: None, app_version: None }
+}
+
+/// Takes rows out of `handover`, while this node is a member.
+async fn forget_taken(conn: &mut Conn, epoch: i64, shards: &Vec<i16>, taken: &[(i64, i64, bool)]) -> Outcome<()> {
+    let messages: Vec<i64> = taken.iter().map(|(message, ..)| *message).collect();
+    let endpoints: Vec<i64> = taken.iter().map(|(_, endpoint, _)| *endpoint).collect();
+    let retries: Vec<bool> = taken.iter().map(|(.., is_retry)| *is_retry).collect();
+    let sql = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE), \
+         gone AS (DELETE FROM handover AS h USING unnest($4, $5, $6) AS t (message, endpoint, is_retry) \
+         WHERE h.shard = ANY($3) AND h.message = t.message AND h.endpoint = t.endpoint AND h.is_retry = t.is_retry \
+         AND EXISTS (SELECT 1 FROM held)) SELECT EXISTS (SELECT 1 FROM held)";
+    let found = conn
+        .query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(shards), p(&messages), p(&endpoints), p(&retries)])
+        .await?;
+    if row::get(&found, 0)? { Ok(()) } else { Err(StoreError::Fenced.into()) }
+}
+
+#[async_trait]
+impl ShardStore for PostgresStore {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn join(&self, node: NodeInfo) -> Result<Membership> {
+        Ok(self.join_inner(&node).await?)
+    }
+
+    async fn beat(&self) -> Result<Cluster> {
+        Ok(self.beat_inner().await?)
+    }
+
+    async fn claim_shards(&self, wanted: ShardSet) -> Result<ShardSet> {
+        Ok(self.claim_inner(&wanted).await?)
+    }
+
+    async fn release_shards(&self, shards: ShardSet) -> Result<()> {
+        Ok(self.release_inner(&shards).await?)
+    }
+
+    async fn declare_dead(&self, epoch: i64, beat: i64) -> Result<bool> {
+        Ok(self.end_membership(epoch, Some(beat)).await?)
+    }
+
+    async fn leave(&self) -> Result<()> {
+        if let Some(membership) = self.writer.membership() {
+            self.writer.become_member(None).await;
+            self.end_membership(membership.epoch, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_local(&self, shards: ShardSet) -> Result<()> {
+        self.writer.set_local(shards).await;
+        Ok(())
+    }
+
+    async fn adopt(&self, shards: ShardSet, _last_key: i64, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Result<()> {
+        Ok(self.adopt_inner(&shards, feed).await?)
+    }
+
+    async fn take_handed_over(&self, shards: ShardSet) -> Result<HandedOver> {
+        Ok(self.take_inner(&shards).await?)
+    }
+
+    async fn changes(&self) -> Result<Changes> {
+        Ok(self.changes_inner().await?)
+    }
+
+    async fn application_version(&self, app: AppId) -> Result<Option<i64>> {
+        let conn = self.db.get().await?;
+        let sql = "SELECT version FROM application WHERE id = $1 AND tail = $2 AND deleted_at IS NULL";
+        let found = conn.query_opt(sql, &[p(&app.key()), p(&row::tail(&app))]).await.map_err(StoreError::from)?;
+        Ok(found.map(|found| row::get(&found, 0)).transpose()?)
+    }
+}
