@@ -1,7 +1,7 @@
 //! Every registration flow of the published list, request and reply to the byte, and what an attacker would try with them.
 
 use bellwire_verify::handshake::{CHALLENGE_BYTES_MAX, Flow, Handshake, HandshakeReason, Keep, Knowledge, Signature};
-use bellwire_verify::{Credentials, Request};
+use bellwire_verify::{Credentials, Presets, Request};
 use serde_json::Value;
 
 /// How many flows the file holds, so that none is lost in silence when it is regenerated.
@@ -382,4 +382,85 @@ fn every_flow_has_names_of_its_own() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), Flow::all().len());
+}
+
+/// Broken: a preset names a handshake that does not exist, so that its URL can never be registered.
+#[test]
+fn every_handshake_that_a_preset_names_is_a_flow_and_the_preset_finds_it_by_its_own_id_too() {
+    let mut named = 0;
+    for preset in Presets::builtin().iter() {
+        let Some(name) = preset.handshake() else { continue };
+        let flow = Flow::named(name).unwrap_or_else(|| panic!("{}: no flow {name}", preset.id()));
+        assert_eq!(Flow::named(preset.id()).map(Flow::id), Some(flow.id()), "{}", preset.id());
+        named += 1;
+    }
+    assert!(named >= 40, "{named}");
+}
+
+/// What may never go out, whatever came in.
+fn assert_harmless(flow: &Flow, outcome: &Handshake) {
+    let answer = match outcome {
+        Handshake::Answer(answer) | Handshake::Confirm { then: answer, .. } => answer,
+        Handshake::NotOne | Handshake::Refuse(_) => return,
+    };
+    let mut names: Vec<&str> = answer.headers.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), answer.headers.len(), "{}: a header is there twice", flow.id());
+    for (name, value) in &answer.headers {
+        assert!(!value.chars().any(char::is_control), "{}: {name}: {value:?}", flow.id());
+        assert!(*name != "Content-Type" || !value.contains("html"), "{}", flow.id());
+    }
+    assert!(answer.body.is_empty() || names.contains(&"Content-Type"), "{}: a browser would guess", flow.id());
+    assert!(answer.body.len() <= 8 * CHALLENGE_BYTES_MAX, "{}", flow.id());
+}
+
+/// Broken: a torn or tampered handshake stops the process, or comes back as more than it may (T23).
+#[test]
+fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() {
+    let odd = ["\r\nSet-Cookie: a=b", "<script>", "\u{0}", "é", "%00", "\"", "[[[[", "null", "&", "#", "?"];
+    let mut tried = 0;
+    for case in cases() {
+        let id = case["id"].as_str().unwrap();
+        let credentials = credentials(id);
+        let knowledge = Knowledge::new(&credentials);
+        let flow = Flow::named(id).unwrap();
+        let mut check = |sent: &Sent| {
+            for signature in [Signature::Valid, Signature::NotValid] {
+                assert_harmless(flow, &sent.judge(id, &knowledge, signature));
+                tried += 1;
+            }
+        };
+        let whole = Sent::of(&case);
+        for at in (0..=whole.body.len()).filter(|at| whole.body.is_char_boundary(*at)) {
+            let mut sent = Sent::of(&case);
+            sent.body.truncate(at);
+            check(&sent);
+            sent.body.push_str(odd[at % odd.len()]);
+            sent.body.push_str(&whole.body[at..]);
+            check(&sent);
+        }
+        for at in 0..=whole.url.len() {
+            let mut sent = Sent::of(&case);
+            sent.url.truncate(at);
+            check(&sent);
+            sent.url.push_str(odd[at % odd.len()]);
+            sent.url.push_str(&whole.url[at..]);
+            check(&sent);
+        }
+        for header in 0..whole.headers.len() {
+            for odd in odd {
+                let mut sent = Sent::of(&case);
+                sent.headers[header].1.push_str(odd);
+                check(&sent);
+                let twice = sent.headers[header].clone();
+                sent.headers.push(twice);
+                check(&sent);
+            }
+        }
+        for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE", "", "get"] {
+            check(&Sent { method: method.to_owned(), ..Sent::of(&case) });
+        }
+    }
+    assert!(tried > 10_000, "{tried}");
 }
