@@ -198,7 +198,7 @@ async fn divided(targets: &[Target]) -> anyhow::Result<()> {
     loop {
         let mut owned = Vec::with_capacity(targets.len());
         for target in targets {
-            owned.push(target.metric("bellwire_shards_owned").await?);
+            owned.push(target.metric("bellwire_shard_owned").await?);
         }
         if owned.iter().all(|owned| (owned - share).abs() <= 1.0) {
             return Ok(());

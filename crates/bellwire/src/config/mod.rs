@@ -125,6 +125,9 @@ impl Config {
             in_flight_max: self.delivery.in_flight_max,
             endpoint_window_max: self.delivery.endpoint_in_flight_max,
             retention: self.storage.retention,
+            node_name: self.node.name.clone(),
+            is_worker: self.node.is_worker,
+            lease: self.node.lease,
         }
     }
 }

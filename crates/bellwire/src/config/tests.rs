@@ -36,6 +36,7 @@ fn nothing_at_all_is_a_complete_configuration() {
     assert_eq!(ours.user_agent, theirs.user_agent);
     assert_eq!((ours.in_flight_max, ours.endpoint_window_max), (theirs.in_flight_max, theirs.endpoint_window_max));
     assert_eq!(ours.retention, theirs.retention);
+    assert_eq!((ours.is_worker, ours.lease), (theirs.is_worker, theirs.lease));
 }
 
 /// Broken: an operator's change is silently beaten by a weaker layer.
