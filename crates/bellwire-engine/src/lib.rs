@@ -261,6 +261,16 @@ impl Engine {
         queued == 0 && in_flight == 0
     }
 
+    /// Shards whose deliveries this node makes, of [`bellwire_core::SHARDS`].
+    pub fn shards_owned(&self) -> usize {
+        self.shards.count()
+    }
+
+    /// Whether it is this node that delivers to the endpoint.
+    pub fn delivers_to(&self, endpoint: EndpointId) -> bool {
+        self.shards.has(endpoint)
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
