@@ -6,6 +6,7 @@ mod coverage;
 mod durability;
 mod full_disk;
 mod opening;
+mod postgres;
 mod retention;
 mod secrets;
 mod segments;

@@ -1,0 +1,41 @@
+//! The backend for many nodes: databases to test it on, and what is its own.
+
+mod conformance;
+mod diagnosis;
+mod opening;
+mod retention;
+
+use std::sync::{Arc, OnceLock};
+
+use bellwire_postgres_testkit::Postgres;
+use bellwire_store::postgres::{PostgresOptions, PostgresStore};
+use bellwire_store::{Cipher, MaintenanceStore};
+
+use crate::KEY;
+
+/// Connections of one store in a test: several are open at a time.
+const CONNECTIONS_MAX: usize = 10;
+
+pub fn options(url: &str) -> PostgresOptions {
+    PostgresOptions { connections_max: CONNECTIONS_MAX, ..PostgresOptions::new(url, Cipher::new(KEY)) }
+}
+
+pub async fn open(url: &str) -> Arc<PostgresStore> {
+    PostgresStore::open(options(url)).await.unwrap()
+}
+
+/// The address of a fresh database with an empty store in it.
+pub async fn database() -> String {
+    static TEMPLATE: OnceLock<String> = OnceLock::new();
+    let make = || {
+        let template = TEMPLATE.get_or_init(|| {
+            let url = Postgres::shared().create_database();
+            // A runtime of its own: its connections are gone when it is, and copies can be made.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { open(&url).await.close().await.unwrap() });
+            url
+        });
+        Postgres::shared().create_database_from(template)
+    };
+    tokio::task::spawn_blocking(make).await.unwrap()
+}
