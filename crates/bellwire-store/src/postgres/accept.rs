@@ -46,13 +46,13 @@ struct Shape {
 }
 
 const GIVEN: &str = "WITH given AS (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-     $18, $19) AS i (id, tail, app, version, event_type, event_id, encoding, checksum, content_type, channels, tags, created_at, \
-     deliver_at, payload_expires_at, payload_dies_at, payload, key, request, key_expires_at))";
+     $18, $19, $26, $27) AS i (id, tail, app, version, event_type, event_id, encoding, checksum, content_type, channels, tags, created_at, \
+     deliver_at, payload_expires_at, payload_dies_at, payload, key, request, key_expires_at, key_made_at, origin))";
 const DUE: &str = ", due AS (SELECT d.message, d.endpoint, d.shard, d.is_local, f.app, f.tail, f.deliver_at \
      FROM unnest($20, $21, $22, $23) AS d (message, endpoint, shard, is_local) JOIN fresh AS f ON f.id = d.message)";
 const INSERT_MESSAGE: &str = ", stored AS (INSERT INTO message (id, tail, app, event_type, event_id, encoding, checksum, content_type, \
-     channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload) SELECT id, tail, app, event_type, event_id, \
-     encoding, checksum, content_type, channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload \
+     channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin) SELECT id, tail, app, event_type, event_id, \
+     encoding, checksum, content_type, channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin \
      FROM fresh RETURNING id)";
 
 impl Shape {
@@ -68,13 +68,13 @@ impl Shape {
         }
         let mut conditions = Vec::new();
         if self.has_keys {
-            // In the order of keys, so that no two nodes wait for each other. $26: how long a key counts.
+            // In the order of keys, so that no two nodes wait for each other.
             sql.push_str(&format!(
                 ", keyed AS (INSERT INTO idempotency AS k (key, request, message, tail, expires_at) \
                  SELECT key, request, id, tail, key_expires_at FROM {from} WHERE key IS NOT NULL ORDER BY key \
                  ON CONFLICT (key) DO UPDATE SET request = excluded.request, message = excluded.message, tail = excluded.tail, \
                  org = NULL, status = NULL, response = NULL, expires_at = excluded.expires_at \
-                 WHERE k.expires_at <= excluded.expires_at - $26 RETURNING k.message)"
+                 WHERE k.expires_at <= (SELECT g.key_made_at FROM given AS g WHERE g.key = excluded.key) RETURNING k.message)"
             ));
             conditions.push("(key IS NULL OR id IN (SELECT message FROM keyed))");
         }
@@ -145,6 +145,8 @@ struct Columns<'a> {
     key: Vec<Option<&'a [u8]>>,
     request: Vec<Option<&'a [u8]>>,
     key_expires_at: Vec<Option<i64>>,
+    key_made_at: Vec<Option<i64>>,
+    origin: Vec<Option<String>>,
     due_message: Vec<i64>,
     due_endpoint: Vec<i64>,
     due_shard: Vec<i16>,
@@ -152,11 +154,11 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Accept], guard: &LocalGuard, retention: Duration) -> Self {
+    fn of(batch: &'a [Accept], guard: &LocalGuard, retention: Duration) -> Result<Self> {
         let mut columns = Self::default();
         let local = guard.shards();
         for accept in batch {
-            columns.add(accept, retention);
+            columns.add(accept, retention)?;
             let key = accept.new.message.id.key();
             for endpoint in &accept.new.endpoints {
                 let shard = Shard::of(*endpoint);
@@ -169,10 +171,10 @@ impl<'a> Columns<'a> {
                 columns.shape.has_deliveries = true;
             }
         }
-        columns
+        Ok(columns)
     }
 
-    fn add(&mut self, accept: &'a Accept, retention: Duration) {
+    fn add(&mut self, accept: &'a Accept, retention: Duration) -> Result<()> {
         let new = &*accept.new;
         let message = &new.message;
         let idempotency = new.idempotency.as_ref();
@@ -200,10 +202,12 @@ impl<'a> Columns<'a> {
         self.key.push(idempotency.map(|key| key.key.as_slice()));
         self.request.push(idempotency.map(|key| key.request.as_slice()));
         self.key_expires_at.push(idempotency.map(|key| key.expires_at.as_millis()));
+        self.key_made_at.push(idempotency.map(|key| key.made_at().as_millis()));
+        self.origin.push(message.origin.as_deref().map(row::to_json).transpose()?);
+        Ok(())
     }
 
     async fn write(&self, conn: &Conn, epoch: i64, lane: i16) -> Outcome<Written> {
-        let window = i64::try_from(crate::idempotency::WINDOW.as_millis()).unwrap_or(i64::MAX);
         let params = [
             p(&self.id),
             p(&self.tail),
@@ -230,7 +234,8 @@ impl<'a> Columns<'a> {
             p(&self.due_is_local),
             p(&epoch),
             p(&lane),
-            p(&window),
+            p(&self.key_made_at),
+            p(&self.origin),
         ];
         let rows = conn.query_within(WRITE_MAX, &self.shape.sql(), &params).await?;
         let Some(found) = rows.into_iter().next() else {
@@ -243,7 +248,7 @@ impl<'a> Columns<'a> {
 
 /// Writes a batch in which no idempotency key stands twice. Errors leave nothing behind, unless their outcome is unknown.
 pub async fn write(conn: &mut Conn, batch: &[Accept], guard: &LocalGuard, lane: i16, retention: Duration) -> Outcome<Written> {
-    let columns = Columns::of(batch, guard, retention);
+    let columns = Columns::of(batch, guard, retention)?;
     let may_lose_after_key = batch.iter().any(|accept| accept.new.idempotency.is_some() && accept.new.message.event_id.is_some());
     if !may_lose_after_key {
         return columns.write(conn, guard.epoch(), lane).await;
