@@ -59,6 +59,8 @@ mod credentials;
 mod der;
 mod encoding;
 mod error;
+#[cfg(feature = "axum")]
+mod extract;
 #[cfg(feature = "fixtures")]
 pub mod fixtures;
 pub mod handshake;
@@ -67,10 +69,14 @@ mod jwt;
 mod keccak;
 mod key;
 mod key_format;
+#[cfg(feature = "tower")]
+mod layer;
 mod network;
 mod place;
 mod preset;
 mod public_key;
+#[cfg(feature = "receiver")]
+mod receiver;
 mod refusal;
 mod request;
 mod sign;
@@ -85,7 +91,11 @@ pub use check::{Event, Verified};
 pub use credentials::{Credentials, SECRETS_MAX};
 pub use error::Error;
 pub use key::{Key, Secret, SigningKey, VerifyingKey};
+#[cfg(feature = "tower")]
+pub use layer::{VerifyLayer, VerifyService};
 pub use preset::{Confidence, Example, Preset, PresetError, Presets, Setting};
+#[cfg(feature = "receiver")]
+pub use receiver::{Peer, Receiver, Rejected, Webhook};
 pub use refusal::{Reason, Refusal};
 pub use request::Request;
 pub use sign::{Signer, sign_all};

@@ -5,6 +5,7 @@ mod faults;
 mod fixtures;
 mod format;
 mod handshake;
+mod http;
 mod provider;
 mod round_trip;
 mod vectors;
