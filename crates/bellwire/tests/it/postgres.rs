@@ -136,6 +136,23 @@ fn a_start_that_waits_for_its_database_stops_at_a_signal() {
     assert_eq!(ended.expect("it ends").code(), Some(0));
 }
 
+/// Broken: without its database a node looks ready to balancers, or cannot be stopped without `kill -9`.
+#[test]
+fn a_node_whose_database_is_gone_is_not_ready_and_stops_within_its_grace_time() {
+    let postgres = Postgres::start();
+    let database = postgres.create_database();
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), &[("BELLWIRE_STORAGE__URL", &database), ("BELLWIRE_STOP_GRACE", "3s")]);
+    assert_eq!(status(&server.url, "/readyz"), "200");
+    drop(postgres);
+    until("the node not to be ready", || (status(&server.url, "/readyz") == "503").then_some(()));
+    assert_eq!(status(&server.url, "/healthz"), "200", "a restart of the node would not bring the database back");
+    let started = std::time::Instant::now();
+    server.signal("TERM");
+    server.wait();
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
 /// Broken: a server acknowledges what its database may lose, and nobody is told.
 #[test]
 fn an_unsafe_database_is_refused_by_servers_and_by_the_doctor() {
