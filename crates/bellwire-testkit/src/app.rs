@@ -1,4 +1,5 @@
-//! A whole Bellwire without the HTTP server: an embedded store in a temporary folder and a running engine.
+//! A whole Bellwire without the HTTP server: a store (embedded in a temporary folder, or a fresh database on a real PostgreSQL) and a
+//! running engine; or several on one database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use bellwire_core::{
     Metadata, OrgId, PageQuery, SigningSecret, SystemClock, Timestamp,
 };
 use bellwire_engine::{Engine, EngineConfig, EngineDeps, Published};
+use bellwire_postgres_testkit::Postgres;
+use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{AttemptFilter, Cipher, Store, Written};
 use bytes::Bytes;
@@ -15,10 +18,27 @@ use bytes::Bytes;
 /// How long [`TestApp::drain`] waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Connections of one test's node: several nodes and several tests share the server.
+const CONNECTIONS_MAX: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// Where the store is.
+#[derive(Clone)]
+enum Home {
+    Folder(Arc<tempfile::TempDir>),
+    /// A URL.
+    Database(String),
+}
+
 pub struct TestApp {
     pub engine: Arc<Engine>,
     pub org: OrgId,
-    dir: Arc<tempfile::TempDir>,
+    home: Home,
     config: EngineConfig,
 }
 
@@ -37,23 +57,65 @@ impl TestApp {
     }
 
     pub async fn with(config: EngineConfig) -> Self {
-        Self::open(Arc::new(tempfile::tempdir().expect("a temporary folder")), config).await
+        Self::on_with(Backend::Sqlite, config).await
     }
 
-    async fn open(dir: Arc<tempfile::TempDir>, config: EngineConfig) -> Self {
-        let store = SqliteStore::open(SqliteOptions::new(dir.path(), Cipher::new([7; 32]))).expect("a store");
+    pub async fn on(backend: Backend) -> Self {
+        Self::on_with(backend, test_config()).await
+    }
+
+    pub async fn on_with(backend: Backend, config: EngineConfig) -> Self {
+        let app = match backend {
+            Backend::Sqlite => {
+                let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+                Self::open(Home::Folder(folder), config).await
+            }
+            Backend::Postgres => Self::node(&database().await, config).await,
+        };
+        app.wait_for_shards().await;
+        app
+    }
+
+    /// One of several on the database of this URL (see [`database`]); it has no shards yet.
+    pub async fn node(url: &str, config: EngineConfig) -> Self {
+        Self::open(Home::Database(url.to_owned()), config).await
+    }
+
+    async fn open(home: Home, config: EngineConfig) -> Self {
+        let cipher = Cipher::new([7; 32]);
+        let store: Arc<dyn Store> = match &home {
+            Home::Folder(folder) => SqliteStore::open(SqliteOptions::new(folder.path(), cipher)).expect("a store"),
+            Home::Database(url) => {
+                let options = PostgresOptions { connections_max: CONNECTIONS_MAX, ..PostgresOptions::new(url, cipher) };
+                PostgresStore::open(options).await.expect("a store")
+            }
+        };
         let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: config.clone() };
         let engine = Engine::start(deps).await.expect("an engine");
-        Self { engine, org: OrgId::from_bytes([1; 20]), dir, config }
+        Self { engine, org: OrgId::from_bytes([1; 20]), home, config }
     }
 
-    /// Stops and opens the same folder again.
+    async fn wait_for_shards(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.engine.shards_owned() < bellwire_core::SHARDS {
+            assert!(tokio::time::Instant::now() < deadline, "only {} shards were gained", self.engine.shards_owned());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Stops in order: what it had is given up.
+    pub async fn stop(self) {
+        self.engine.stop(Duration::from_secs(5)).await;
+        self.engine.store().close().await.expect("close");
+    }
+
+    /// Stops and opens the same store again.
     pub async fn restart(self) -> Self {
-        let Self { engine, dir, config, .. } = self;
-        engine.stop(Duration::from_secs(5)).await;
-        engine.store().close().await.expect("close");
-        drop(engine);
-        Self::open(dir, config).await
+        let (home, config) = (self.home.clone(), self.config.clone());
+        self.stop().await;
+        let app = Self::open(home, config).await;
+        app.wait_for_shards().await;
+        app
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {
@@ -169,4 +231,10 @@ fn fresh<T>(written: Written<T>) -> T {
         Written::Fresh(value) => value,
         Written::Replayed { .. } => panic!("written before"),
     }
+}
+
+/// The URL of a fresh database on the test's PostgreSQL server.
+pub async fn database() -> String {
+    // The first one starts the server.
+    tokio::task::spawn_blocking(|| Postgres::shared().create_database()).await.expect("a database")
 }

@@ -4,5 +4,5 @@
 mod app;
 mod receiver;
 
-pub use app::{TestApp, test_config};
+pub use app::{Backend, TestApp, database, test_config};
 pub use receiver::{Received, Receiver, Reply};

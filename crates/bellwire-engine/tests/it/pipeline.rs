@@ -1,12 +1,14 @@
-//! The pipe end to end on the embedded store: each test is one promise to a sender or a receiver.
+//! The pipe end to end, on both stores: each test is one promise to a sender or a receiver.
 
 use std::time::Duration;
 
 use bellwire_core::{AttemptStatus, HeaderSet, IdKind, Secret, Timestamp};
 use bellwire_store::{Task, TaskKind, TaskStatus};
-use bellwire_testkit::{Received, Receiver, Reply, TestApp, test_config};
+use bellwire_testkit::{Backend, Received, Receiver, Reply, TestApp, test_config};
 use bellwire_verify::{Key, SignedHeaders, verify};
 use bytes::Bytes;
+
+use crate::wait_until;
 
 const PAYLOAD: &str = r#"{"order": 1, "spaces":   "kept", "u": "\u00e9"}"#;
 
@@ -19,9 +21,8 @@ fn assert_signed(request: &Received, secrets: &[&str]) {
     }
 }
 
-#[tokio::test]
-async fn a_message_arrives_byte_exact_and_signed_at_every_endpoint_that_wants_it() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn a_message_arrives_byte_exact_and_signed_at_every_endpoint_that_wants_it(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let all = app.endpoint(&application, receiver.url("/all"), |_| {}).await;
     app.endpoint(&application, receiver.url("/some"), |e| e.event_types = Some(vec!["order.paid".into()])).await;
@@ -40,9 +41,8 @@ async fn a_message_arrives_byte_exact_and_signed_at_every_endpoint_that_wants_it
     assert_eq!(app.attempts(&application, message).await, [(AttemptStatus::Success, 200); 2]);
 }
 
-#[tokio::test]
-async fn what_fails_is_retried_with_the_same_id_until_it_is_delivered() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn what_fails_is_retried_with_the_same_id_until_it_is_delivered(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     // (A drop on a kept-alive connection would be repeated at once on a fresh one, within the same attempt.)
@@ -58,9 +58,8 @@ async fn what_fails_is_retried_with_the_same_id_until_it_is_delivered() {
     assert_eq!(statuses, [fail(0), fail(500), fail(302), (AttemptStatus::Success, 200)]);
 }
 
-#[tokio::test]
-async fn an_exhausted_delivery_is_kept_and_can_be_resent() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn an_exhausted_delivery_is_kept_and_can_be_resent(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
     receiver.script("/", vec![Reply::Status(500); 4]);
@@ -72,9 +71,8 @@ async fn an_exhausted_delivery_is_kept_and_can_be_resent() {
     assert_eq!(app.attempts(&application, message).await.last(), Some(&(AttemptStatus::Success, 200)));
 }
 
-#[tokio::test]
-async fn retry_after_is_honoured() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn retry_after_is_honoured(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let busy = Reply::Full { status: 429, headers: vec![("retry-after", "1".into())], body: Bytes::new() };
@@ -86,9 +84,8 @@ async fn retry_after_is_honoured() {
     assert!(pause >= Duration::from_millis(990), "only {pause:?} after it asked for a second");
 }
 
-#[tokio::test]
-async fn gone_disables_the_endpoint_and_says_so() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn gone_disables_the_endpoint_and_says_so(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let operational = app.store().operational_application(app.org, app.engine.new_id(), app.now()).await.unwrap();
     app.endpoint(&operational, receiver.url("/ops"), |_| {}).await;
@@ -104,10 +101,9 @@ async fn gone_disables_the_endpoint_and_says_so() {
     assert_eq!(app.attempts(&application, message).await, [(AttemptStatus::Fail, 410)], "and it is not tried again");
 }
 
-#[tokio::test]
-async fn an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_request() {
+async fn an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_request(backend: Backend) {
     let config = bellwire_engine::EngineConfig { disable_after: Some(Duration::from_millis(120)), ..test_config() };
-    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let (app, receiver) = (TestApp::on_with(backend, config).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
     receiver.always("/", Reply::Status(500));
@@ -146,9 +142,8 @@ async fn an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_
     assert_eq!(receiver.received("/").len(), before + 2, "each missed message once");
 }
 
-#[tokio::test]
-async fn deliveries_waiting_at_a_stop_are_made_after_the_restart() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn deliveries_waiting_at_a_stop_are_made_after_the_restart(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/hang"), |_| {}).await;
     app.endpoint(&application, receiver.url("/fail"), |_| {}).await;
@@ -163,9 +158,8 @@ async fn deliveries_waiting_at_a_stop_are_made_after_the_restart() {
     assert_eq!(delivered, 2);
 }
 
-#[tokio::test]
-async fn both_keys_sign_during_a_rotation_and_custom_headers_go_along() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn both_keys_sign_during_a_rotation_and_custom_headers_go_along(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let mut endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let old = endpoint.secret.current.clone();
@@ -180,9 +174,8 @@ async fn both_keys_sign_during_a_rotation_and_custom_headers_go_along() {
     assert_eq!(got.header("authorization"), Some("Bearer x"));
 }
 
-#[tokio::test]
-async fn a_hanging_endpoint_does_not_hold_up_another() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn a_hanging_endpoint_does_not_hold_up_another(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/hang"), |_| {}).await;
     app.endpoint(&application, receiver.url("/quick"), |_| {}).await;
@@ -195,12 +188,11 @@ async fn a_hanging_endpoint_does_not_hold_up_another() {
     assert!(spread < Duration::from_secs(3), "the timeout of the hanging one is seen in {spread:?}");
 }
 
-#[tokio::test]
-async fn a_forbidden_address_is_never_dialled_whatever_is_stored() {
+async fn a_forbidden_address_is_never_dialled_whatever_is_stored(backend: Backend) {
     let mut config = test_config();
     config.egress = bellwire_core::egress::EgressPolicy::default();
     config.retry.schedule.clear();
-    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let (app, receiver) = (TestApp::on_with(backend, config).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let message = app.publish(&application, "a.b", PAYLOAD).await;
@@ -209,9 +201,8 @@ async fn a_forbidden_address_is_never_dialled_whatever_is_stored() {
     assert!(receiver.received("/").is_empty());
 }
 
-#[tokio::test]
-async fn a_message_with_a_delivery_time_waits_for_it() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn a_message_with_a_delivery_time_waits_for_it(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let mut message = app.message(&application, "a.b", PAYLOAD);
@@ -222,11 +213,10 @@ async fn a_message_with_a_delivery_time_waits_for_it() {
     assert!(got[0].at - began >= Duration::from_millis(590));
 }
 
-#[tokio::test]
-async fn content_deleted_before_the_retry_is_not_sent() {
+async fn content_deleted_before_the_retry_is_not_sent(backend: Backend) {
     let mut config = test_config();
     config.retry.schedule = vec![Duration::from_millis(300)];
-    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let (app, receiver) = (TestApp::on_with(backend, config).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     receiver.always("/", Reply::Status(500));
@@ -237,17 +227,8 @@ async fn content_deleted_before_the_retry_is_not_sent() {
     assert_eq!(receiver.received("/").len(), 1);
 }
 
-async fn wait_until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "did not happen within ten seconds");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-#[tokio::test]
-async fn ids_made_by_the_engine_continue_above_what_the_store_holds() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn ids_made_by_the_engine_continue_above_what_the_store_holds(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     app.endpoint(&application, receiver.url("/"), |_| {}).await;
     let message = app.publish(&application, "a.b", PAYLOAD).await;
@@ -257,11 +238,10 @@ async fn ids_made_by_the_engine_continue_above_what_the_store_holds() {
     assert!(next.key() > message.key());
 }
 
-#[tokio::test]
-async fn a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery() {
+async fn a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery(backend: Backend) {
     let mut config = test_config();
     config.request_timeout = Duration::from_millis(700);
-    let (app, receiver) = (TestApp::with(config).await, Receiver::start().await.unwrap());
+    let (app, receiver) = (TestApp::on_with(backend, config).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
     receiver.script("/", [Reply::Hang]);
@@ -277,9 +257,8 @@ async fn a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery() {
     assert_eq!(receiver.received("/").len(), 2);
 }
 
-#[tokio::test]
-async fn people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery() {
-    let (app, receiver) = (TestApp::start().await, Receiver::start().await.unwrap());
+async fn people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
     let operational = app.store().operational_application(app.org, app.engine.new_id(), app.now()).await.unwrap();
     app.endpoint(&operational, receiver.url("/ops"), |_| {}).await;
@@ -299,4 +278,22 @@ async fn people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery() {
     events.sort();
     let expected = [("message.attempt.failing".to_owned(), 500), ("message.attempt.recovered".to_owned(), 200)];
     assert_eq!(events, expected, "the third failure of four tries, and the success after it");
+}
+
+crate::on_both_stores! {
+    a_message_arrives_byte_exact_and_signed_at_every_endpoint_that_wants_it,
+    what_fails_is_retried_with_the_same_id_until_it_is_delivered,
+    an_exhausted_delivery_is_kept_and_can_be_resent,
+    retry_after_is_honoured,
+    gone_disables_the_endpoint_and_says_so,
+    an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_request,
+    deliveries_waiting_at_a_stop_are_made_after_the_restart,
+    both_keys_sign_during_a_rotation_and_custom_headers_go_along,
+    a_hanging_endpoint_does_not_hold_up_another,
+    a_forbidden_address_is_never_dialled_whatever_is_stored,
+    a_message_with_a_delivery_time_waits_for_it,
+    content_deleted_before_the_retry_is_not_sent,
+    ids_made_by_the_engine_continue_above_what_the_store_holds,
+    a_resend_that_succeeds_while_the_first_try_hangs_ends_the_delivery,
+    people_hear_of_a_delivery_that_keeps_failing_and_of_its_recovery,
 }

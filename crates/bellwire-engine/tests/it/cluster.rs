@@ -1,0 +1,274 @@
+//! Two and three nodes on one PostgreSQL: what holds whichever node is asked, and while nodes come, go and lose their database.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bellwire_core::{Application, AttemptStatus, Endpoint, MessageId, SHARDS, Timestamp};
+use bellwire_engine::EngineConfig;
+use bellwire_store::{Task, TaskKind, TaskStatus};
+use bellwire_testkit::{Receiver, Reply, TestApp, database, test_config};
+
+use crate::line::Line;
+use crate::wait_until;
+
+const PAYLOAD: &str = r#"{"a": 1}"#;
+const LEASE: Duration = Duration::from_millis(1_500);
+
+/// Requests say by their user agent which node they came from.
+fn config(name: &str) -> EngineConfig {
+    EngineConfig { node_name: name.to_owned(), user_agent: name.to_owned(), lease: LEASE, ..test_config() }
+}
+
+async fn node(url: &str, name: &str) -> TestApp {
+    TestApp::node(url, config(name)).await
+}
+
+async fn owns(app: &TestApp, shards: usize) {
+    wait_until(|| async { app.engine.shards_owned() == shards }).await;
+}
+
+async fn pair() -> (TestApp, TestApp, String) {
+    let url = database().await;
+    let a = node(&url, "a").await;
+    owns(&a, SHARDS).await;
+    let b = node(&url, "b").await;
+    owns(&b, SHARDS / 2).await;
+    owns(&a, SHARDS / 2).await;
+    (a, b, url)
+}
+
+/// An endpoint that this node delivers to. `path` with the number of the try.
+async fn endpoint_of(owner: &TestApp, application: &Application, receiver: &Receiver, path: &str) -> (Endpoint, String) {
+    for number in 0.. {
+        let path = format!("{path}{number}");
+        let endpoint = owner.endpoint(application, receiver.url(&path), |_| {}).await;
+        if owner.engine.delivers_to(endpoint.id) {
+            return (endpoint, path);
+        }
+        assert!(owner.store().delete_endpoint(application.id, endpoint.id, owner.now()).await.unwrap());
+        owner.engine.endpoint_changed(application.id, endpoint.id);
+    }
+    unreachable!("half of all endpoints are this node's")
+}
+
+fn by_message(receiver: &Receiver, path: &str) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for request in receiver.received(path) {
+        *counts.entry(request.header("webhook-id").unwrap().to_owned()).or_insert(0) += 1;
+    }
+    counts
+}
+
+async fn idle(apps: &[&TestApp]) {
+    for app in apps {
+        app.drain().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_join_and_stop_under_load_lose_nothing_and_send_nothing_twice() {
+    let url = database().await;
+    let receiver = Receiver::start().await.unwrap();
+    let a = node(&url, "a").await;
+    owns(&a, SHARDS).await;
+    let application = a.application("acme").await;
+    let paths: Vec<String> = (0..24).map(|n| format!("/{n}")).collect();
+    for path in &paths {
+        a.endpoint(&application, receiver.url(path), |_| {}).await;
+    }
+    let mut published = vec![];
+    let mut b = None;
+    let mut c = None;
+    for step in 0..300 {
+        match step {
+            60 => b = Some(node(&url, "b").await),
+            120 => c = Some(node(&url, "c").await),
+            200 => TestApp::stop(b.take().unwrap()).await,
+            _ => {}
+        }
+        let nodes: Vec<&TestApp> = [Some(&a), b.as_ref(), c.as_ref()].into_iter().flatten().collect();
+        published.push(nodes[step % nodes.len()].publish(&application, "a.b", PAYLOAD).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let c = c.unwrap();
+    idle(&[&a, &c]).await;
+    for path in &paths {
+        let counts = by_message(&receiver, path);
+        for id in &published {
+            assert_eq!(counts.get(&id.to_string()), Some(&1), "{id} at {path}");
+        }
+    }
+    let agents: HashMap<_, usize> =
+        paths.iter().flat_map(|path| receiver.received(path)).fold(HashMap::new(), |mut all, request| {
+            *all.entry(request.header("user-agent").unwrap().to_owned()).or_default() += 1;
+            all
+        });
+    assert_eq!(agents.len(), 3, "every node delivered its share: {agents:?}");
+    c.stop().await;
+    owns(&a, SHARDS).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_created_on_one_node_gets_the_message_published_on_another_at_once() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    for n in 0..10 {
+        // The other node knows the application as it was.
+        b.publish(&application, "a.b", PAYLOAD).await;
+        let path = format!("/{n}");
+        a.endpoint(&application, receiver.url(&path), |_| {}).await;
+        let message = b.publish(&application, "a.b", PAYLOAD).await;
+        let got = receiver.wait_for(&path, 1).await;
+        assert_eq!(got[0].header("webhook-id"), Some(message.to_string().as_str()));
+    }
+    idle(&[&a, &b]).await;
+}
+
+#[tokio::test]
+async fn a_resend_asked_of_the_wrong_node_is_made_by_the_right_one() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (endpoint, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    let message = a.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&path, 1).await;
+    idle(&[&a, &b]).await;
+    a.engine.resend(application.id, message, endpoint.id, None).await.unwrap();
+    let got = receiver.wait_for(&path, 2).await;
+    idle(&[&a, &b]).await;
+    assert!(got.iter().all(|request| request.header("user-agent") == Some("b")));
+    assert_eq!(a.attempts(&application, message).await, [(AttemptStatus::Success, 200); 2]);
+    assert_eq!(receiver.received(&path).len(), 2);
+}
+
+#[tokio::test]
+async fn a_recovery_asked_of_the_wrong_node_is_worked_on_by_the_right_one() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (endpoint, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    let since = a.now();
+    receiver.script(&path, vec![Reply::Status(500); 12]);
+    let mut missed: Vec<MessageId> = vec![];
+    for _ in 0..3 {
+        missed.push(a.publish(&application, "a.b", PAYLOAD).await);
+    }
+    receiver.wait_for(&path, 12).await;
+    idle(&[&a, &b]).await;
+    let task = Task {
+        id: a.engine.new_id(),
+        org: a.org,
+        kind: TaskKind::EndpointRecover,
+        status: TaskStatus::Running,
+        app: application.id,
+        endpoint: endpoint.id,
+        since: Timestamp(since.0 - 1_000),
+        until: a.now(),
+        position: None,
+        messages_sent: 0,
+        created_at: a.now(),
+        updated_at: a.now(),
+    };
+    let id = task.id;
+    a.engine.recover(task, None).await.unwrap();
+    let got = receiver.wait_for(&path, 15).await;
+    wait_until(|| async { a.store().get_task(a.org, id).await.unwrap().unwrap().status == TaskStatus::Finished }).await;
+    idle(&[&a, &b]).await;
+    assert!(got.iter().all(|request| request.header("user-agent") == Some("b")));
+    assert_eq!(a.store().get_task(a.org, id).await.unwrap().unwrap().messages_sent, 3);
+    for message in missed {
+        assert_eq!(a.attempts(&application, message).await.last(), Some(&(AttemptStatus::Success, 200)));
+    }
+    assert_eq!(receiver.received(&path).len(), 15);
+}
+
+#[tokio::test]
+async fn a_scheduled_message_accepted_by_another_node_is_delivered_once_and_in_time() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, ours) = endpoint_of(&a, &application, &receiver, "/a").await;
+    let (_, theirs) = endpoint_of(&b, &application, &receiver, "/b").await;
+    let mut message = a.message(&application, "a.b", PAYLOAD);
+    message.deliver_at = Some(a.now().plus(Duration::from_millis(900)));
+    let began = tokio::time::Instant::now();
+    a.publish_message(&application, message).await;
+    for (path, agent) in [(ours, "a"), (theirs, "b")] {
+        let got = receiver.wait_for(&path, 1).await;
+        let waited = got[0].at - began;
+        assert!(waited >= Duration::from_millis(890) && waited < Duration::from_millis(1_900), "{path} after {waited:?}");
+        assert_eq!(got[0].header("user-agent"), Some(agent));
+        idle(&[&a, &b]).await;
+        assert_eq!(receiver.received(&path).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_rate_of_an_application_holds_over_all_nodes_together() {
+    const RATE: u16 = 20;
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let mut application = a.application("acme").await;
+    application.throttle_rate = Some(RATE);
+    a.store().update_application(application.clone()).await.unwrap();
+    a.engine.application_changed(application.id);
+    let mut paths = vec![];
+    for (node, name) in [(&a, "/a"), (&a, "/aa"), (&b, "/b"), (&b, "/bb")] {
+        paths.push(endpoint_of(node, &application, &receiver, name).await.1);
+    }
+    for n in 0..15 {
+        [&a, &b][n % 2].publish(&application, "a.b", PAYLOAD).await;
+    }
+    idle(&[&a, &b]).await;
+    let mut times: Vec<_> = paths.iter().flat_map(|path| receiver.received(path)).map(|request| request.at).collect();
+    times.sort();
+    assert_eq!(times.len(), 60);
+    let most =
+        times.iter().map(|from| times.iter().filter(|at| **at >= *from && **at - *from < Duration::from_secs(1)).count()).max();
+    // A token that is there at the beginning, and what starts before a rate is known: as on one node.
+    let allowed = usize::from(RATE) + 20;
+    assert!(most.unwrap() <= allowed, "{most:?} within a second");
+    assert!(*times.last().unwrap() - times[0] >= Duration::from_millis(1_900), "60 at 20 a second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_cut_off_from_the_database_stops_and_the_others_go_on_with_its_work() {
+    let url = database().await;
+    let line = Line::to(&url).await;
+    let receiver = Receiver::start().await.unwrap();
+    let a = node(&url, "a").await;
+    owns(&a, SHARDS).await;
+    let b = node(line.url(), "b").await;
+    owns(&b, SHARDS / 2).await;
+    owns(&a, SHARDS / 2).await;
+    let application = a.application("acme").await;
+    let (mut endpoint, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    // Paced, so that there is work left when the line is cut.
+    endpoint.throttle_rate = Some(25);
+    b.update(endpoint.clone()).await;
+    let mut published = vec![];
+    for _ in 0..150 {
+        published.push(a.publish(&application, "a.b", PAYLOAD).await);
+    }
+    receiver.wait_for(&path, 10).await;
+    line.cut();
+    let cut = tokio::time::Instant::now();
+    wait_until(|| async { a.engine.shards_owned() == SHARDS }).await;
+    let taken = cut.elapsed();
+    assert!(taken < Duration::from_secs(5), "taken over after {taken:?}");
+    wait_until(|| async { by_message(&receiver, &path).len() == published.len() }).await;
+    let got = receiver.received(&path);
+    let late =
+        got.iter().filter(|r| r.header("user-agent") == Some("b") && r.at > cut + LEASE + Duration::from_millis(500)).count();
+    assert_eq!(late, 0, "started by a node that could not know any more whether it was alive");
+    assert!(got.iter().any(|request| request.header("user-agent") == Some("a")));
+    line.mend();
+    owns(&b, SHARDS / 2).await;
+    owns(&a, SHARDS / 2).await;
+    idle(&[&a, &b]).await;
+    for id in published {
+        let delivered = a.attempts(&application, id).await.iter().filter(|(status, _)| *status == AttemptStatus::Success).count();
+        assert_eq!(delivered, 1, "{id}: what the cut-off node had under way counts for nothing");
+    }
+}
