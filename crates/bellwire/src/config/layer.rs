@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::error::ConfigError;
 use super::key::Key;
-use super::{keys, suggest};
+use super::{keys, node, suggest};
 
 /// Variables that begin with our prefix and are not configuration keys: read by the command line itself.
 pub const OTHER_VARIABLES: &[&str] = &["BELLWIRE_CONFIG", "BELLWIRE_SERVER", "BELLWIRE_TOKEN"];
@@ -23,7 +23,7 @@ pub enum Origin {
     Flag(String),
     Variable(String),
     File(PathBuf),
-    /// Follows from another key.
+    /// Follows from another key, or from the machine.
     Derived(&'static str),
     Default,
 }
@@ -84,6 +84,10 @@ impl Layers {
         if layers.text("storage.url").is_empty() {
             let text = format!("sqlite://{}", layers.text("data_dir"));
             layers.settings.insert("storage.url", Setting { text, origin: Origin::Derived("data_dir") });
+        }
+        if layers.text("node.name").is_empty() {
+            let text = node::host_name();
+            layers.settings.insert("node.name", Setting { text, origin: Origin::Derived("the host's name") });
         }
         Ok(layers)
     }

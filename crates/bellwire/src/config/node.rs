@@ -59,7 +59,7 @@ impl Node {
         Ok(Self {
             is_api,
             is_worker,
-            name: layers.optional(name, parse_name)?.unwrap_or_else(host_name),
+            name: layers.required(name, parse_name)?,
             lease: layers
                 .required(lease, |text| parse_duration_between(text, Duration::from_secs(1), Duration::from_secs(300)))?,
         })
@@ -81,16 +81,17 @@ fn parse_roles(text: &str) -> Result<(bool, bool), String> {
 }
 
 fn parse_name(text: &str) -> Result<String, String> {
-    if text.len() <= NAME_BYTES_MAX && text.bytes().all(|c| c.is_ascii_graphic()) {
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic()) {
         Ok(text.to_owned())
     } else {
         Err(format!("{text:?} is not 1 to {NAME_BYTES_MAX} visible ASCII characters"))
     }
 }
 
-fn host_name() -> String {
+/// What the machine calls itself.
+pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    parse_name(&name).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "unnamed".to_owned())
+    parse_name(&name).unwrap_or_else(|_| "unnamed".to_owned())
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     assert_eq!(origin("delivery.request_timeout"), "flag --set");
     assert!(origin("delivery.in_flight_max").starts_with("file "));
     assert_eq!(origin("storage.url"), "derived from data_dir");
+    assert_eq!(origin("node.name"), "derived from the host's name");
     assert_eq!(origin("listen"), "default");
 }
 
