@@ -184,6 +184,7 @@ pub fn same(error: &StoreError) -> StoreError {
         StoreError::Full => StoreError::Full,
         StoreError::Closed => StoreError::Closed,
         StoreError::Corrupt(what) => StoreError::Corrupt(what.clone()),
+        StoreError::Conflict { what, value } => StoreError::Conflict { what, value: value.clone() },
         other => StoreError::Io(other.to_string()),
     }
 }
