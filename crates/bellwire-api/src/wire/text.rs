@@ -28,7 +28,10 @@ impl Form {
         if chars < min || chars > max {
             return Err(format!("{what} has {chars} characters; {min} to {max} are allowed"));
         }
-        let Some(also) = self.also else { return Ok(()) };
+        let Some(also) = self.also else {
+            // No database keeps it in a text.
+            return if text.contains('\0') { Err(format!("{what} has a NUL character, which is not allowed")) } else { Ok(()) };
+        };
         if text.bytes().all(|c| c.is_ascii_alphanumeric() || also.as_bytes().contains(&c)) {
             return Ok(());
         }
@@ -40,7 +43,8 @@ impl Form {
         if let Some(shown) = self.shown {
             return Some(shown.to_owned());
         }
-        let also = self.also?.replace('\\', r"\\").replace('-', r"\-");
+        let Some(also) = self.also else { return Some(r"^[^\u0000]*$".to_owned()) };
+        let also = also.replace('\\', r"\\").replace('-', r"\-");
         Some(format!("^[a-zA-Z0-9{also}]{}$", if self.chars_min == 0 { '*' } else { '+' }))
     }
 
@@ -175,6 +179,7 @@ mod tests {
         assert!(Uid::check("").unwrap_err().contains("1 to 256"));
         assert!(Uid::check(&"a".repeat(257)).unwrap_err().contains("1 to 256"));
         assert!(Name::check(&"é".repeat(limits::NAME_CHARS_MAX)).is_ok(), "characters are counted, not bytes");
+        assert!(Name::check("a\0b").unwrap_err().contains("NUL") && Description::check("\0").is_err());
         assert!(Uid::check("a/b").is_err() && Uid::check("a b").is_err() && Uid::check("é").is_err());
         assert!(Tag::check(r"a/b\c#d").is_ok() && Channel::check("a:b+c").is_ok());
     }
