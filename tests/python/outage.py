@@ -56,14 +56,13 @@ def judge(findings: Findings, outages: list[Outage], loader: Loader):
     """What was answered while the database was away, and how soon service returned."""
     if not outages:
         return
-    wrong, refused, without = [], 0, 0
+    wrong, refused = [], 0
     for outage in outages:
         for answer in loader.answers:
-            if outage.gone_at + ON_ITS_WAY_SECONDS < answer.at < outage.back_at:
-                if answer.status == 202:
+            if outage.gone_at < answer.at < outage.back_at:
+                refused += answer.status == 503
+                if answer.status == 202 and answer.at > outage.gone_at + ON_ITS_WAY_SECONDS:
                     wrong.append(answer)
-                else:
-                    refused += 1
     without = sum(1 for answer in loader.answers if answer.status == 503 and not answer.has_retry_after)
     slowest = max((a.took for a in loader.answers if a.status == 503), default=0.0)
     findings.check(not wrong, f"{len(wrong)} acknowledgements while the database was away")

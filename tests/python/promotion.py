@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness import wait_until
 from load import Findings, Loader, ReceiverProcess, Record, set_up_streams
-from nodes import DELIVERIES_IN_FLIGHT_MAX, Nodes
+from nodes import DELIVERIES_IN_FLIGHT_MAX, LEASE_SECONDS, Nodes
 from outage import Outage, judge, wait_for_return
 from postgres import DATABASE, Postgres
 
@@ -67,9 +67,11 @@ class Pair:
 
             wait_until(is_set, 10, f"synchronous_standby_names is {names!r}")
 
-    def fail_over(self) -> Outage:
-        """Kills the primary and promotes the standby, which then waits for nobody until it has a standby of its own."""
+    def fail_over(self, seconds: float) -> Outage:
+        """Kills the primary and, when somebody has noticed after these seconds, promotes the standby, which then waits for nobody
+        until it has a standby of its own."""
         outage = Outage(self.primary.kill())
+        time.sleep(seconds)
         self.primary, self.standby = self.standby, self.primary
         self._set_on(self.primary, "")
         [(is_promoted,)] = self.primary.query("SELECT pg_promote(true, 60)", database="postgres")
@@ -108,7 +110,7 @@ async def run(promotions: int, seed: int) -> int:
             receiver.delay(rng.choice([0, 0.005, 0.05, 0.25]))
             await asyncio.sleep(rng.uniform(0.5, 3))
             loader.check()
-            outages.append(outage := await asyncio.to_thread(pair.fail_over))
+            outages.append(outage := await asyncio.to_thread(pair.fail_over, rng.uniform(0.7, 2 * LEASE_SECONDS)))
             nodes.database = pair.primary
             await wait_for_return(outage, record, loader)
             record.next_life()
