@@ -1,6 +1,9 @@
 //! A database as a whole: whether its address can be read, whether a store is in it, and throw-away ones to measure on.
 
+use std::time::Duration;
+
 use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
 
 use super::connection::{Conn, Db};
 use super::fault::Outcome;
@@ -9,6 +12,8 @@ use crate::{Result, StoreError};
 
 /// Connections for a question or two.
 const CONNECTIONS: usize = 1;
+/// For what goes through all of a database.
+const WHOLE_MAX: Duration = Duration::from_secs(600);
 
 /// Whether the address can be read. The text of the error shows nothing of the address, which may hold a password.
 ///
@@ -75,17 +80,22 @@ pub async fn create(url: &str, name: &str) -> Result<String> {
 /// The server refuses.
 pub async fn remove(url: &str, name: &str) -> Result<()> {
     let conn = connect(url).await?;
-    Ok(conn.batch(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)?)).await?)
+    conn.query_within(WHOLE_MAX, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)?), &[]).await?;
+    Ok(())
 }
 
-/// Brings the statistics up to date and clears away dead rows, as autovacuum does in time.
+/// Brings the statistics up to date, clears away dead rows and writes out what is in memory, as the server does in time.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`]
 pub async fn settle(url: &str) -> Result<()> {
     let conn = connect(url).await?;
-    conn.query_within(std::time::Duration::from_secs(600), "VACUUM (ANALYZE)", &[]).await?;
-    Ok(())
+    conn.query_within(WHOLE_MAX, "VACUUM (ANALYZE)", &[]).await?;
+    match conn.query_within(WHOLE_MAX, "CHECKPOINT", &[]).await {
+        // Not everybody may; then the server does it when it likes.
+        Err(fault) if fault.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(()),
+        other => Ok(other.map(|_| ())?),
+    }
 }
 
 /// What the database takes on its server's disk, in bytes.

@@ -17,8 +17,8 @@ use crate::vault;
 
 /// Opening a database that was made a moment ago.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Removing one: the server writes a checkpoint first.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Removing one: the server writes a checkpoint first, of all its databases.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Nodes have divided the work by then.
 const DIVIDE_TIMEOUT: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 16;
