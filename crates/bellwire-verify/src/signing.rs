@@ -311,6 +311,11 @@ impl Preset {
                     claims.insert(claim.name.clone(), claim.form.write(&content.concat()).into());
                 }
             }
+            if rule.required.iter().any(|name| name == "jti") {
+                // As unlike any other as the token itself is; there is no randomness here.
+                let id = crate::preset::ClaimForm::Sha256Hex.write(Value::Object(claims.clone()).to_string().as_bytes());
+                claims.insert("jti".to_owned(), id.into());
+            }
             // The first algorithm that this key can be used with.
             let signed = names.find_map(|(name, algorithm)| {
                 let header = serde_json::json!({ "alg": name, "typ": "JWT" }).to_string();
