@@ -4,6 +4,7 @@
 //! A worker is a task that runs one job after another for one endpoint over one connection, as long as there are any.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bellwire_core::retry::parse_retry_after;
@@ -46,7 +47,7 @@ impl Engine {
 
     /// Not while stopping, and not while other nodes may have declared this one dead.
     fn may_start(&self) -> bool {
-        !self.is_stopping() && self.shards.is_sure(self.queue.now())
+        !self.is_stopping() && self.shards.is_sure(&self.queue)
     }
 
     /// Waits until nobody else can have the job's delivery. False: it is another node's, or the engine stops.
@@ -55,7 +56,7 @@ impl Engine {
             if self.shards.epoch() != job.epoch {
                 return false;
             }
-            if self.shards.is_sure(self.queue.now()) {
+            if self.shards.is_sure(&self.queue) {
                 return true;
             }
             if self.is_stopping() {
@@ -231,7 +232,11 @@ impl Engine {
     }
 
     async fn wait_for_store(&self, what: &'static str, error: &StoreError) {
-        tracing::warn!(what, %error, "the store does not answer; trying again");
+        // Every job that waits comes by here: one line a second says it for all.
+        let second = self.queue.now().as_secs();
+        if self.store_silent.swap(second, Ordering::Relaxed) != second {
+            tracing::warn!(what, %error, "the store does not answer; trying again");
+        }
         tokio::time::sleep(STORE_RETRY).await;
     }
 }

@@ -37,7 +37,7 @@ mod sign;
 pub mod transport;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -99,6 +99,8 @@ pub struct Engine {
     operational: mpsc::Sender<operational::Event>,
     operational_apps: Mutex<HashMap<OrgId, AppId>>,
     runtime: tokio::runtime::Handle,
+    /// The second (of the queue's clock) in which it was last said that the store does not answer.
+    store_silent: AtomicU64,
     stopping: AtomicBool,
     stop: Notify,
 }
@@ -128,6 +130,7 @@ impl Engine {
             operational_apps: Mutex::new(HashMap::new()),
             runtime: tokio::runtime::Handle::current(),
             stopping: AtomicBool::new(false),
+            store_silent: AtomicU64::new(u64::MAX),
             stop: Notify::new(),
             store,
             clock,

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::queue::Queue;
 use crate::{Engine, EngineError};
 pub use exchange::{fetch, run_exchange};
 pub use moving::{adopt_alone, leave};
@@ -85,10 +86,10 @@ impl Shards {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether nobody can have declared this node dead by `now` (of the queue's clock).
-    pub fn is_sure(&self, now: Duration) -> bool {
+    /// Whether nobody can have declared this node dead by now, of this queue's clock.
+    pub fn is_sure(&self, queue: &Queue) -> bool {
         let until = self.sure_until.load(Ordering::Acquire);
-        until == u64::MAX || u64::try_from(now.as_millis()).unwrap_or(u64::MAX) < until
+        until == u64::MAX || u64::try_from(queue.now().as_millis()).unwrap_or(u64::MAX) < until
     }
 
     /// Something says that this membership is over: nothing starts until a beat says that it is not.
@@ -196,7 +197,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
         Ok(cluster) => cluster?,
         Err(_) => return Err(StoreError::Unavailable("a heartbeat took longer than the lease".to_owned())),
     };
-    let was_sure = shards.is_sure(engine.queue.now());
+    let was_sure = shards.is_sure(&engine.queue);
     shards.set_sure_until(began + engine.config.lease);
     if !was_sure {
         engine.queue.work.notify_one();

@@ -7,6 +7,7 @@ use bellwire_core::{Application, AttemptStatus, Endpoint, MessageId, SHARDS, Tim
 use bellwire_engine::EngineConfig;
 use bellwire_store::{Task, TaskKind, TaskStatus};
 use bellwire_testkit::{Receiver, Reply, TestApp, database, test_config};
+use bytes::Bytes;
 
 use crate::line::Line;
 use crate::wait_until;
@@ -106,6 +107,78 @@ async fn nodes_that_join_and_stop_under_load_lose_nothing_and_send_nothing_twice
     assert_eq!(agents.len(), 3, "every node delivered its share: {agents:?}");
     c.stop().await;
     owns(&a, SHARDS).await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_while_an_endpoint_hangs_does_not_make_the_others_wait_for_it() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, hanging) = endpoint_of(&b, &application, &receiver, "/hang").await;
+    receiver.script(&hanging, [Reply::Full { status: 200, headers: vec![], body: Bytes::new() }, Reply::Hang]);
+    let (_, quick) = endpoint_of(&b, &application, &receiver, "/quick").await;
+    a.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&hanging, 1).await;
+    let last = a.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&hanging, 2).await;
+    let began = tokio::time::Instant::now();
+    let engine = b.engine.clone();
+    let stopping = tokio::spawn(async move { engine.stop(Duration::from_secs(30)).await });
+    wait_until(|| async { a.engine.shards_owned() >= SHARDS - 2 }).await;
+    assert!(!stopping.is_finished(), "it still waits for the one that hangs");
+    a.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&quick, 3).await;
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    assert_eq!(stopping.await.unwrap().abandoned, 0);
+    owns(&a, SHARDS).await;
+    idle(&[&a]).await;
+    let attempts = a.attempts(&application, last).await;
+    assert_eq!(attempts.iter().filter(|(status, _)| *status == AttemptStatus::Success).count(), 2, "{attempts:?}");
+    assert_eq!(attempts.len(), 3, "the one that ran out of time counts, and nothing was sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_cut_off_again_and_again_lose_nothing_and_record_every_delivery_once() {
+    let url = database().await;
+    let receiver = Receiver::start().await.unwrap();
+    let a = node(&url, "a").await;
+    let lines = [Line::to(&url).await, Line::to(&url).await];
+    let others = [node(lines[0].url(), "b").await, node(lines[1].url(), "c").await];
+    wait_until(|| async { others.iter().all(|node| node.engine.shards_owned() >= 85) }).await;
+    let application = a.application("acme").await;
+    let paths: Vec<String> = (0..12).map(|n| format!("/{n}")).collect();
+    for (n, path) in paths.iter().enumerate() {
+        a.endpoint(&application, receiver.url(path), |_| {}).await;
+        // Some fail at first: their retries move too.
+        receiver.script(path, vec![Reply::Status(500); n % 3]);
+    }
+    let mut published = vec![];
+    for step in 0..400 {
+        let at = step / 100 % 2;
+        match step % 100 {
+            10 => lines[at].cut(),
+            75 => lines[at].mend(),
+            _ => {}
+        }
+        published.push(a.publish(&application, "a.b", PAYLOAD).await);
+        // And some through the others, as far as they are there.
+        let Ok(Some(entry)) = others[1 - at].engine.application_by_id(application.id).await else { continue };
+        let message = others[1 - at].message(&application, "a.b", PAYLOAD);
+        let id = message.id;
+        // One whose connections have just been lost may say that it does not know: then nothing was promised.
+        if others[1 - at].engine.publish(&entry, message, None).await.is_ok() {
+            published.push(id);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(published.len() > 600, "{} messages were accepted", published.len());
+    wait_until(|| async { others.iter().all(|node| node.engine.shards_owned() >= 85) }).await;
+    idle(&[&a, &others[0], &others[1]]).await;
+    for id in published {
+        let attempts = a.attempts(&application, id).await;
+        let delivered = attempts.iter().filter(|(status, _)| *status == AttemptStatus::Success).count();
+        assert_eq!(delivered, paths.len(), "{id}: {attempts:?}");
+    }
 }
 
 #[tokio::test]
