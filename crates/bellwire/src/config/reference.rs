@@ -37,7 +37,7 @@ pub fn page() -> String {
         "# Configuration\n\n\
          <!-- Generated from crates/bellwire/src/config: UPDATE=1 cargo test -p bellwire writes it. -->\n\n\
          Bellwire starts without any configuration. What you change comes from four places, the strongest first:\n\n\
-         1. flags: `--listen`, `--data-dir`, and `--set section.key=value` for every other key;\n\
+         1. flags: `--listen`, `--data-dir`, `--database`, and `--set section.key=value` for every other key;\n\
          2. environment variables: `BELLWIRE_` and the key in capitals, two underscores after the section;\n\
          3. the file `{FILE_NAME}` in the current folder, or the one named by `--config` or `BELLWIRE_CONFIG`;\n\
          4. the default.\n\n\

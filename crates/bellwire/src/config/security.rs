@@ -35,7 +35,7 @@ pub const KEYS: &[Key; 1] = &[Key {
     accepts: "32 bytes in base64, such as `openssl rand -base64 32` prints",
     about: "Encrypts the secrets in the store (signing keys, endpoint headers). Default: the file `master.key` in the data \
             folder, made at the first start and readable by its owner only. Keep a copy of it apart from the store's backups: \
-            without it the secrets are lost.",
+            without it the secrets are lost. All nodes of a PostgreSQL database need the same one.",
     secrecy: Secrecy::Secret,
 }];
 

@@ -33,7 +33,8 @@ pub const KEYS: &[Key; 4] = &[
         default: "./bellwire-data",
         example: "/var/lib/bellwire",
         accepts: "a folder; it is created when it is missing",
-        about: "Everything that must survive: the store, the master key unless it is configured, the lock. One server at a time.",
+        about: "Everything that must survive: the store, the master key unless it is configured, the lock. One server at a time. With \
+                PostgreSQL it holds the master key only, and nothing if that is configured.",
         secrecy: Secrecy::Open,
     },
     Key {
