@@ -201,8 +201,8 @@ impl Engine {
         }
     }
 
-    /// An endpoint's rate is its node's to keep. That of an application is divided among the nodes by how many of its endpoints each has:
-    /// together they never exceed it.
+    /// An endpoint's rate is its node's to keep. That of an application is divided among the nodes by how many of its endpoints
+    /// each has: together they never exceed it.
     async fn set_rates(&self, route: &Route) {
         let (application, endpoint) = (&route.application, &route.endpoint);
         let mut app_rate = application.throttle_rate.map(f64::from);

@@ -241,8 +241,8 @@ impl Engine {
         }
     }
 
-    /// Starts nothing more and waits for what runs, at most `grace`. Queued work stays in the store; other nodes get this one's shards as
-    /// they drain.
+    /// Starts nothing more and waits for what runs, at most `grace`. Queued work stays in the store; other nodes get this one's
+    /// shards as they drain.
     pub async fn stop(&self, grace: Duration) -> StopReport {
         self.stopping.store(true, Ordering::Release);
         self.stop.notify_waiters();

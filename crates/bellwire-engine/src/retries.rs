@@ -146,7 +146,7 @@ impl Retries {
         }
         let next = self.waiting.first_key_value().map(|(cursor, _)| cursor.due_at);
         let is_near_end = self.watermark < now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS / 2));
-        if self.settled.is_some() || !(is_near_end || !self.rewind.is_empty()) {
+        if self.settled.is_some() || (!is_near_end && self.rewind.is_empty()) {
             return (due, next, None);
         }
         self.settled = Some(HashSet::new());

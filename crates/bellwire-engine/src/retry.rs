@@ -1,5 +1,5 @@
-//! Bringing deliveries back from the store: when their time comes, when there is room again. (Those of shards just gained, and at the
-//! start: `shards/moving.rs`.)
+//! Bringing deliveries back from the store: when their time comes, when there is room again. (Those of shards just gained, and
+//! all at the start: `shards/moving.rs`.)
 //! Invariant: nothing unfinished is forgotten, however little of it is in memory.
 
 use std::sync::Arc;
@@ -122,7 +122,8 @@ async fn read_page(engine: &Engine, begun: &ReadBack, after: Option<MessageId>) 
         return Ok(None);
     }
     if next.is_none() {
-        // What was read may have been handed over too, and not fetched yet: as long as the endpoint overflows, that is not taken in.
+        // What was read may have been handed over too, and not fetched yet: as long as the endpoint overflows, that is not
+        // taken in.
         fetch_all(engine).await;
         engine.queue.end_read_back(begun);
     }

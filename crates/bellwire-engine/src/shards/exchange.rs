@@ -9,7 +9,8 @@ use crate::Engine;
 
 /// While there are other nodes: what a delivery accepted elsewhere waits at most, on top of the rest.
 const POLL: Duration = Duration::from_millis(25);
-/// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once then.
+/// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once
+/// when it has.
 const POLL_ALONE: Duration = Duration::from_secs(1);
 const AFTER_ERROR: Duration = Duration::from_millis(250);
 

@@ -1,5 +1,5 @@
-//! Which shards are this node's: membership, heartbeats, taking and giving up. Invariant: of a shard that is given up, nothing runs and
-//! nothing waits in memory any more; of one that is gained, everything unfinished is read before anything starts.
+//! Which shards are this node's: membership, heartbeats, taking and giving up. Invariant: of a shard that is given up, nothing
+//! runs and nothing waits in memory any more; of one that is gained, everything unfinished is read before anything starts.
 //!
 //! `plan.rs` decides, `moving.rs` does, the store's fence sees to it that a mistake about who is alive changes nothing. On a
 //! store of this process alone everything is its own from the start, and none of this runs.

@@ -42,8 +42,8 @@ pub fn plan(own: i64, workers: &[i64], owners: &[Option<i64>], leaving: &ShardSe
     Plan { claim: free.skip(before).take(wanted - kept.len()).collect(), give_up: ShardSet::EMPTY }
 }
 
-/// A worker that lacks shards and takes none of those that are free for this long is not counted: it is leaving, and what it has given up
-/// is for the others; or it is stuck.
+/// A worker that lacks shards and takes none of those that are free for this long is not counted: it is leaving, and what it
+/// has given up is for the others; or it is stuck.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// It is counted again when it takes a shard, or after this.
 const UNCOUNTED_FOR: Duration = Duration::from_secs(60);

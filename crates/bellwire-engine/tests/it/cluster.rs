@@ -199,6 +199,31 @@ async fn an_endpoint_created_on_one_node_gets_the_message_published_on_another_a
 }
 
 #[tokio::test]
+async fn what_a_node_was_sending_when_it_was_declared_dead_counts_for_nothing_and_it_comes_back() {
+    let (a, b, _) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&a, &application, &receiver, "/").await;
+    receiver.script(&path, [Reply::Hang]);
+    let message = b.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&path, 1).await;
+    let buried = async {
+        let cluster = b.store().beat().await.unwrap();
+        let of_a = cluster.nodes.iter().find(|node| node.info.name == "a").unwrap();
+        // False: its heart beat in between.
+        b.store().declare_dead(of_a.epoch, of_a.beat).await.unwrap()
+    };
+    assert!(buried.await);
+    assert_eq!(receiver.wait_for(&path, 2).await.len(), 2);
+    owns(&a, SHARDS / 2).await;
+    owns(&b, SHARDS / 2).await;
+    wait_until(|| async { a.engine.metrics_text().await.contains("record_attempts_fenced_total 1\n") }).await;
+    idle(&[&a, &b]).await;
+    assert_eq!(a.attempts(&application, message).await, [(AttemptStatus::Success, 200)]);
+    assert!(a.engine.metrics_text().await.contains("shard_lease_losses_total 1\n"));
+}
+
+#[tokio::test]
 async fn a_resend_asked_of_the_wrong_node_is_made_by_the_right_one() {
     let (a, b, _) = pair().await;
     let receiver = Receiver::start().await.unwrap();
