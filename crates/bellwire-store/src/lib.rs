@@ -52,6 +52,7 @@ pub trait Store:
     + MaintenanceStore
     + MessageStore
     + ShardStore
+    + SourceStore
     + TaskStore
     + Send
     + Sync

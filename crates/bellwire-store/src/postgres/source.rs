@@ -10,7 +10,7 @@ use super::connection::Conn;
 use super::fault::Outcome;
 use super::param::{Param, p};
 use super::row::{self, get};
-use super::{PostgresStore, application, endpoint, idempotency};
+use super::{PostgresStore, application, idempotency};
 use crate::keyset::Keyset;
 use crate::source::{self, Receipt, Sealed, SourceStore};
 use crate::{Cipher, IdempotencyRecord, Result, StoreError, Written};
