@@ -29,11 +29,9 @@ impl AcceptLane {
 
     /// Until the inbox is closed and empty.
     pub async fn run(self) {
-        let mut conn: Option<Conn> = None;
+        // Before there is anything to write: who waits for work must be able to do it, since only one lane is woken for it.
+        let mut conn = self.connect(None).await;
         while self.shared.accepts.wait(Duration::ZERO).await {
-            if conn.is_none() {
-                conn = self.connect(None).await;
-            }
             // Whoever is ready to hand in something does so before the batch is closed.
             tokio::task::yield_now().await;
             let batch = self.take();
@@ -46,7 +44,6 @@ impl AcceptLane {
                 if let Some(conn) = conn.take() {
                     conn.discard();
                 }
-                // At once, and not when somebody comes: while no lane has a connection, nobody is let in.
                 conn = self.connect(Some(&error)).await;
                 if conn.is_some() {
                     tracing::info!("the database is there");
@@ -141,7 +138,9 @@ impl AcceptLane {
         match self.shared.doubts.clone().try_acquire_owned() {
             Ok(permit) => drop(tokio::spawn(doubt.resolve(self.shared.clone(), permit))),
             // Nothing is lost: whoever next takes over their shards reads them.
-            Err(_) => tracing::error!(messages = part.len(), "too many batches in doubt; if committed, these wait for the next start"),
+            Err(_) => {
+                tracing::error!(messages = part.len(), "too many batches in doubt; if committed, these wait for the next start")
+            }
         }
     }
 

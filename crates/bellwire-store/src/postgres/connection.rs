@@ -19,7 +19,7 @@ pub const READ_MAX: Duration = Duration::from_millis(limits::READ_STATEMENT_MS_M
 /// Connecting, with all hosts of the address.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// A transaction in which nothing happens is ended by the server after so long.
-const IDLE_MS_MAX: u32 = 2_000;
+const IDLE_MS_MAX: u32 = 5_000;
 /// Waiting for a connection of the pool.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
 

@@ -39,7 +39,7 @@ impl RecordLane {
     pub async fn run(self) {
         let inbox = &self.shared.records[self.number];
         let delay = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
-        let mut conn: Option<Conn> = None;
+        let mut conn = self.shared.connect(false, None, || ()).await;
         while inbox.wait(delay).await {
             if conn.is_none() {
                 conn = self.shared.connect(false, None, || ()).await;

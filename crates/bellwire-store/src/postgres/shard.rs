@@ -12,13 +12,13 @@ use bellwire_core::{AppId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet, 
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
+use super::PostgresStore;
 use super::connection::Conn;
 use super::fault::Outcome;
 use super::param::p;
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
 use super::state::trigger;
 use super::writer::{ADOPT_LANE, LANES, TAKE_LANE};
-use super::PostgresStore;
 use crate::{Changes, Cluster, DueDelivery, HandedOver, Membership, NewMessage, Node, NodeInfo, Result, ShardStore, StoreError};
 
 /// Rows read at a time when shards are adopted.
@@ -239,7 +239,8 @@ impl PostgresStore {
         for found in &rows {
             taken.push((row::get::<i64>(found, 1)?, row::get::<i64>(found, 2)?, row::get::<bool>(found, 3)?));
         }
-        let mut handed = HandedOver { more: taken.len() >= usize::try_from(TAKEN_MAX).unwrap_or(usize::MAX), ..HandedOver::default() };
+        let mut handed =
+            HandedOver { more: taken.len() >= usize::try_from(TAKEN_MAX).unwrap_or(usize::MAX), ..HandedOver::default() };
         let known = self.seen.taken.lock().clone();
         for (found, key) in rows.iter().zip(&taken) {
             // Finished, or taken out, since it was handed over.
@@ -277,9 +278,8 @@ impl PostgresStore {
             return Ok(());
         }
         let keys: Vec<i64> = apps.keys().copied().collect();
-        let sql = format!(
-            "SELECT {MESSAGE_COLUMNS}, {WITH_PAYLOAD} FROM message WHERE id = ANY($1) AND octet_length(payload) <= $2"
-        );
+        let sql =
+            format!("SELECT {MESSAGE_COLUMNS}, {WITH_PAYLOAD} FROM message WHERE id = ANY($1) AND octet_length(payload) <= $2");
         let mut messages: HashMap<i64, Arc<NewMessage>> = HashMap::with_capacity(keys.len());
         for found in conn.query(&sql, &[p(&keys), p(&PAYLOAD_ALONG_BYTES_MAX)]).await? {
             let Some(app) = apps.get(&row::get(&found, 0)?) else { continue };
@@ -343,9 +343,7 @@ async fn forget_taken(conn: &mut Conn, epoch: i64, shards: &Vec<i16>, taken: &[(
          gone AS (DELETE FROM handover AS h USING unnest($4, $5, $6) AS t (message, endpoint, is_retry) \
          WHERE h.shard = ANY($3) AND h.message = t.message AND h.endpoint = t.endpoint AND h.is_retry = t.is_retry \
          AND EXISTS (SELECT 1 FROM held)) SELECT EXISTS (SELECT 1 FROM held)";
-    let found = conn
-        .query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(shards), p(&messages), p(&endpoints), p(&retries)])
-        .await?;
+    let found = conn.query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(shards), p(&messages), p(&endpoints), p(&retries)]).await?;
     if row::get(&found, 0)? { Ok(()) } else { Err(StoreError::Fenced.into()) }
 }
 

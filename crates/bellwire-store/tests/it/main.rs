@@ -7,6 +7,7 @@ mod durability;
 mod full_disk;
 mod opening;
 mod postgres;
+mod postgres_fencing;
 mod retention;
 mod secrets;
 mod segments;

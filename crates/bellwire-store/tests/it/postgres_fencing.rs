@@ -1,0 +1,330 @@
+//! Two nodes on one database: what a node that was declared dead can still do, which is nothing, and what becomes of writes whose
+//! connection is lost in mid-air.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bellwire_core::{Endpoint, Message, ShardSet};
+use bellwire_postgres_testkit::{Postgres, query};
+use bellwire_store::conformance::World;
+use bellwire_store::{Accepted, AttemptRecord, DeliveryNext, Idempotency, NewMessage, StoreError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::postgres::{database, open};
+use crate::until;
+
+/// A member that owns nothing yet.
+async fn node(url: &str) -> World {
+    let mut world = World::new(open(url).await);
+    world.join().await;
+    world
+}
+
+fn count(url: &str, sql: &str) -> u64 {
+    query(url, sql).unwrap().trim().parse().unwrap()
+}
+
+async fn subscribed(w: &World) -> Endpoint {
+    let app = w.new_application().await;
+    w.new_endpoint(app.id).await
+}
+
+fn new(message: &Message, endpoint: &Endpoint, idempotency: Option<Idempotency>, app_version: Option<i64>) -> Arc<NewMessage> {
+    Arc::new(NewMessage { message: message.clone(), endpoints: vec![endpoint.id], idempotency, app_version })
+}
+
+fn delivered(w: &World, message: &Message, endpoint: &Endpoint) -> AttemptRecord {
+    AttemptRecord {
+        message: message.id,
+        endpoint: endpoint.id,
+        app: message.app,
+        attempt: Some(w.attempt(message.id, endpoint.id, 200)),
+        next: DeliveryNext::Delivered,
+        is_first_try: true,
+        epoch: w.epoch,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoever_took_over() {
+    let url = database().await;
+    let (zombie, other) = (node(&url).await, node(&url).await);
+    assert!(zombie.take_all().await);
+    let endpoint = subscribed(&zombie).await;
+    let before = zombie.publish(endpoint.app, &[endpoint.id]).await;
+    let beat = other.store.beat().await.unwrap().nodes.iter().find(|node| node.epoch == zombie.epoch).unwrap().beat;
+    assert!(other.store.declare_dead(zombie.epoch, beat).await.unwrap());
+
+    zombie.store.record_attempt(delivered(&zombie, &before, &endpoint));
+    until("the record is refused", async || !zombie.told.fenced.lock().is_empty()).await;
+    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 0);
+    assert_eq!(count(&url, "SELECT count(*) FROM counter"), 0);
+    assert_eq!(count(&url, "SELECT count(*) FROM queue"), 1, "it is still to be delivered");
+    assert!(zombie.told.recorded.lock().is_empty());
+
+    // It does not know yet: its callers are served, but the delivery is not its own.
+    let after = zombie.publish(endpoint.app, &[endpoint.id]).await;
+    assert_eq!(*zombie.told.local.lock(), [(before.id, endpoint.id)]);
+    assert_eq!(count(&url, "SELECT count(*) FROM handover"), 1);
+    assert!(matches!(zombie.store.take_handed_over(ShardSet::ALL).await, Err(StoreError::Fenced)), "it must not take it itself");
+    assert!(matches!(zombie.store.claim_shards(ShardSet::ALL).await, Err(StoreError::Fenced)));
+    assert!(matches!(zombie.store.beat().await, Err(StoreError::Fenced)));
+
+    assert_eq!(other.store.claim_shards(ShardSet::ALL).await.unwrap(), ShardSet::ALL);
+    let mut adopted = Vec::new();
+    other.store.adopt(ShardSet::ALL, 0, &mut |page| adopted.extend(page.iter().map(|due| due.message))).await.unwrap();
+    assert_eq!(adopted, [before.id, after.id]);
+    assert!(other.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries.is_empty(), "none is handed out twice");
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_idempotency_key_used_on_two_nodes_at_the_same_instant_makes_one_message() {
+    let url = database().await;
+    let (one, two) = (node(&url).await, node(&url).await);
+    let endpoint = subscribed(&one).await;
+    for round in 0..40 {
+        let key = Some(one.key(round, 1));
+        let (a, b) = (one.message(endpoint.app), two.message(endpoint.app));
+        let (x, y) =
+            tokio::join!(one.store.accept(new(&a, &endpoint, key, None)), two.store.accept(new(&b, &endpoint, key, None)));
+        match (x.unwrap(), y.unwrap()) {
+            (Accepted::Fresh, Accepted::Replayed(id)) => assert_eq!(id, a.id),
+            (Accepted::Replayed(id), Accepted::Fresh) => assert_eq!(id, b.id),
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    assert_eq!(count(&url, "SELECT count(*) FROM message"), 40);
+    assert_eq!(count(&url, "SELECT count(*) FROM queue"), 40);
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fan_out_chosen_before_another_node_changed_the_application_writes_nothing() {
+    let url = database().await;
+    let (one, two) = (node(&url).await, node(&url).await);
+    let endpoint = subscribed(&one).await;
+    let known = one.store.application_version(endpoint.app).await.unwrap();
+    two.new_endpoint(endpoint.app).await;
+    let message = one.message(endpoint.app);
+    let key = Some(one.key(1, 1));
+    let outdated = one.store.accept(new(&message, &endpoint, key, known)).await.unwrap();
+    assert_eq!(outdated, Accepted::Outdated);
+    for table in ["message", "queue", "handover", "idempotency"] {
+        assert_eq!(count(&url, &format!("SELECT count(*) FROM {table}")), 0, "{table}");
+    }
+    let current = one.store.application_version(endpoint.app).await.unwrap();
+    assert_eq!(one.store.accept(new(&message, &endpoint, key, current)).await.unwrap(), Accepted::Fresh);
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_backend_is_ended_before_the_commit_leaves_nothing_and_the_next_one_goes_through() {
+    let url = database().await;
+    let world = node(&url).await;
+    assert!(world.take_all().await);
+    let endpoint = subscribed(&world).await;
+    world.publish(endpoint.app, &[endpoint.id]).await;
+    let waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    // Holds the batch up in the middle, until its backend is ended.
+    let holder = std::thread::spawn({
+        let url = url.clone();
+        move || query(&url, "DO $$ BEGIN LOCK TABLE queue IN EXCLUSIVE MODE; PERFORM pg_sleep(30); END $$")
+    });
+    until("the table is locked", async || {
+        count(&url, "SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND relation = 'queue'::regclass")
+            == 1
+    })
+    .await;
+    let message = world.message(endpoint.app);
+    let accepting = tokio::spawn({
+        let (store, new) = (world.store.clone(), new(&message, &endpoint, Some(world.key(1, 1)), None));
+        async move { store.accept(new).await }
+    });
+    until("the batch waits", async || count(&url, &format!("SELECT count(*) {waiting}")) == 1).await;
+    query(&url, &format!("SELECT pg_terminate_backend(pid) {waiting}")).unwrap();
+    assert!(matches!(accepting.await.unwrap(), Err(StoreError::Unavailable(_))));
+    query(&url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO $$%'").unwrap();
+    let _ = holder.join().unwrap();
+
+    let again = world.message(endpoint.app);
+    let key = Some(world.key(1, 1));
+    until("it is accepted the second time", async || {
+        matches!(world.store.accept(new(&again, &endpoint, key, None)).await, Ok(Accepted::Fresh))
+    })
+    .await;
+    assert_eq!(count(&url, "SELECT count(*) FROM message"), 2);
+    let local = world.told.local.lock().clone();
+    assert_eq!(local.iter().filter(|(id, _)| *id == again.id).count(), 1);
+    assert!(!local.iter().any(|(id, _)| *id == message.id), "what was not committed is not delivered");
+    Postgres::shared().drop_database(&url);
+}
+
+/// What a proxy does with its connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Sound,
+    /// What the server says is lost.
+    Mute,
+    /// All are closed, and nobody gets through.
+    Cut,
+}
+
+/// Stands between a store and the server.
+struct Proxy {
+    address: SocketAddr,
+    line: watch::Sender<Line>,
+}
+
+impl Proxy {
+    async fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (line, watched) = watch::channel(Line::Sound);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, watched.clone()));
+            }
+        });
+        Self { address, line }
+    }
+}
+
+async fn carry(client: TcpStream, server: SocketAddr, mut line: watch::Receiver<Line>) {
+    if *line.borrow() == Line::Cut {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let watched = line.clone();
+    let down = async move {
+        let mut buffer = [0; 8_192];
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            if *watched.borrow() == Line::Sound && to_client.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let up = async move {
+        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
+    };
+    tokio::select! {
+        () = down => {}
+        () = up => {}
+        _ = line.wait_for(|line| *line == Line::Cut) => {}
+    }
+}
+
+/// A member with all shards behind a proxy.
+async fn behind_a_proxy(url: &str) -> (Proxy, World) {
+    let rest = url.split_once("://").unwrap().1;
+    let (user, rest) = rest.split_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let proxy = Proxy::before(server.parse().unwrap()).await;
+    let world = node(&format!("postgres://{user}@{}/{name}", proxy.address)).await;
+    assert!(world.take_all().await);
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    until("the four lanes and the pool are connected", async || count(url, sql) >= 5).await;
+    (proxy, world)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_nobody_confirmed_ends_in_exactly_one_delivery() {
+    let url = database().await;
+    let (proxy, world) = behind_a_proxy(&url).await;
+    let endpoint = subscribed(&world).await;
+    world.publish(endpoint.app, &[endpoint.id]).await;
+
+    proxy.line.send_replace(Line::Mute);
+    let message = world.message(endpoint.app);
+    let key = Some(world.key(1, 1));
+    let accepting = tokio::spawn({
+        let (store, new) = (world.store.clone(), new(&message, &endpoint, key, None));
+        async move { store.accept(new).await }
+    });
+    until("it is committed", async || count(&url, "SELECT count(*) FROM message") == 2).await;
+    proxy.line.send_replace(Line::Cut);
+    assert!(matches!(accepting.await.unwrap(), Err(StoreError::Unavailable(_))), "nobody knows that it is durable");
+    proxy.line.send_replace(Line::Sound);
+
+    let told = || world.told.local.lock().iter().filter(|(id, _)| *id == message.id).count();
+    until("the delivery is found", async || told() > 0).await;
+    let again = world.message(endpoint.app);
+    until("the caller's repeat is recognised", async || {
+        matches!(world.store.accept(new(&again, &endpoint, key, None)).await, Ok(Accepted::Replayed(id)) if id == message.id)
+    })
+    .await;
+    assert_eq!((told(), count(&url, "SELECT count(*) FROM message")), (1, 2));
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_database_is_away_accepts_are_refused_at_once_and_records_are_kept() {
+    let url = database().await;
+    let (proxy, world) = behind_a_proxy(&url).await;
+    let endpoint = subscribed(&world).await;
+    let before = world.publish(endpoint.app, &[endpoint.id]).await;
+
+    proxy.line.send_replace(Line::Cut);
+    world.store.record_attempt(delivered(&world, &before, &endpoint));
+    let refused = async |message: Message| {
+        let begun = Instant::now();
+        let refused = world.store.accept(new(&message, &endpoint, None, None)).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+        begun.elapsed()
+    };
+    // The first ones find out; then everybody knows.
+    until("all lanes know", async || {
+        refused(world.message(endpoint.app)).await < Duration::from_millis(20) && world.store.ping().await.is_err()
+    })
+    .await;
+    assert!(refused(world.message(endpoint.app)).await < Duration::from_secs(1));
+    assert!(world.told.recorded.lock().is_empty());
+
+    let back = Instant::now();
+    proxy.line.send_replace(Line::Sound);
+    let after = world.message(endpoint.app);
+    until("it is accepted", async || world.store.accept(new(&after, &endpoint, None, None)).await.is_ok()).await;
+    assert!(
+        back.elapsed() < Duration::from_secs(5),
+        "service within five seconds of the database's return: {:?}",
+        back.elapsed()
+    );
+    world.wait_for_records(1).await;
+    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 1);
+    assert_eq!(count(&url, "SELECT sum(success) FROM counter"), 1);
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_whose_commit_nobody_confirmed_is_counted_once() {
+    let url = database().await;
+    let (proxy, world) = behind_a_proxy(&url).await;
+    let endpoint = subscribed(&world).await;
+    let first = world.publish(endpoint.app, &[endpoint.id]).await;
+    let second = world.publish(endpoint.app, &[endpoint.id]).await;
+
+    proxy.line.send_replace(Line::Mute);
+    world.store.record_attempt(delivered(&world, &first, &endpoint));
+    let failed = AttemptRecord {
+        attempt: Some(world.attempt(second.id, endpoint.id, 503)),
+        next: DeliveryNext::Exhausted { tries: 1 },
+        ..delivered(&world, &second, &endpoint)
+    };
+    world.store.record_attempt(failed);
+    until("they are committed", async || count(&url, "SELECT count(*) FROM attempt") == 2).await;
+    proxy.line.send_replace(Line::Cut);
+    // The line has to be seen cut before it is sound again.
+    until("the store notices", async || world.store.ping().await.is_err()).await;
+    proxy.line.send_replace(Line::Sound);
+    world.wait_for_records(2).await;
+    let counted = query(&url, "SELECT sum(success) || ' ' || sum(fail) FROM counter").unwrap();
+    assert_eq!(counted.trim(), "1 1");
+    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 2);
+    assert_eq!(count(&url, "SELECT count(*) FROM queue"), 0);
+    Postgres::shared().drop_database(&url);
+}
