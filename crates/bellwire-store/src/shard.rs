@@ -86,6 +86,8 @@ pub trait ShardStore {
     /// Ends the membership of another node whose counter still stands at `beat`: its shards are nobody's, its writes change
     /// nothing from now on. Waits for writes of its that are under way. False: it lives, or is gone already.
     async fn declare_dead(&self, epoch: i64, beat: i64) -> Result<bool>;
+    /// Says that this node takes no shards any more and is giving its own up, so that the others take them as they come free.
+    async fn retire(&self) -> Result<()>;
     /// Gives everything up and ends the membership.
     async fn leave(&self) -> Result<()>;
     /// From when this returns, commits tell the sink of deliveries in exactly these shards. Waits for commits begun before.

@@ -13,6 +13,8 @@ use crate::Engine;
 
 /// Whether what was to be given up has drained is looked at this often.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// Announcing it is a courtesy.
+const RETIRE_MAX: Duration = Duration::from_millis(500);
 /// Ending the membership takes one statement; a database that is away ends it by itself after a lease.
 const LEAVE_MAX: Duration = Duration::from_secs(3);
 
@@ -159,6 +161,12 @@ pub async fn leave(engine: &Engine, deadline: Instant) {
     let rest = holdings.local.without(&holdings.leaving);
     engine.shards.change(|holdings| holdings.leaving = holdings.leaving.union(&rest));
     let epoch = engine.shards.epoch();
+    // So that the others take each shard as it comes free, not when this node has left.
+    match tokio::time::timeout(RETIRE_MAX, engine.store.retire()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "retirement not announced"),
+        Err(_) => tracing::debug!("retirement not announced in time"),
+    }
     let _ = tokio::time::timeout_at(deadline, give_up(engine.clone(), epoch, rest)).await;
     while engine.queue.in_flight() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_LOOK).await;

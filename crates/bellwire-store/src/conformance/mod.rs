@@ -95,6 +95,7 @@ cases! {
     credential::revoked_tokens_are_remembered covers revoke_token is_token_revoked;
     credential::answers_are_replayed_for_a_day covers store_idempotent find_idempotent;
     shard::joining_begins_a_membership_and_leaving_ends_it covers is_shared join beat leave;
+    shard::who_retires_is_a_member_but_no_worker covers retire beat;
     shard::a_shard_has_one_owner_at_a_time covers claim_shards release_shards beat;
     shard::whoever_beats_is_not_declared_dead covers declare_dead beat;
     shard::records_of_a_lost_membership_change_nothing covers declare_dead record_attempt join;

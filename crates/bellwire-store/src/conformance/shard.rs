@@ -118,6 +118,17 @@ pub async fn joining_begins_a_membership_and_leaving_ends_it(mut w: World) {
     assert_eq!(owned_by(&cluster, None), ShardSet::ALL);
 }
 
+/// Broken: the shards of a node that is stopping wait until it has left.
+pub async fn who_retires_is_a_member_but_no_worker(w: World) {
+    w.store.retire().await.unwrap();
+    let cluster = w.store.beat().await.unwrap();
+    assert_eq!(owned_by(&cluster, Some(w.epoch)), ShardSet::ALL, "it still owns what it has not given up");
+    if w.store.is_shared() {
+        let me = cluster.nodes.iter().find(|node| node.epoch == w.epoch).unwrap();
+        assert!(!me.info.is_worker, "the others divide the shards among themselves");
+    }
+}
+
 pub async fn a_shard_has_one_owner_at_a_time(w: World) {
     assert_eq!(w.store.claim_shards(ShardSet::ALL).await.unwrap(), ShardSet::EMPTY, "its own are not free");
     w.store.release_shards(ShardSet::EMPTY).await.unwrap();

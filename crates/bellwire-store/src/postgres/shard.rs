@@ -179,6 +179,13 @@ impl PostgresStore {
         tx.end(result).await
     }
 
+    async fn retire_inner(&self) -> Outcome<()> {
+        let epoch = self.epoch()?;
+        let conn = self.db.get().await?;
+        conn.execute("UPDATE node SET is_worker = false WHERE epoch = $1", &[p(&epoch)]).await?;
+        Ok(())
+    }
+
     async fn end_membership(&self, epoch: i64, beat: Option<i64>) -> Outcome<bool> {
         let mut conn = self.db.get().await?;
         let tx = conn.begin().await?;
@@ -371,6 +378,10 @@ impl ShardStore for PostgresStore {
 
     async fn declare_dead(&self, epoch: i64, beat: i64) -> Result<bool> {
         Ok(self.end_membership(epoch, Some(beat)).await?)
+    }
+
+    async fn retire(&self) -> Result<()> {
+        Ok(self.retire_inner().await?)
     }
 
     async fn leave(&self) -> Result<()> {

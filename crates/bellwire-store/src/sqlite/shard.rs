@@ -38,6 +38,10 @@ impl ShardStore for SqliteStore {
         Ok(false)
     }
 
+    async fn retire(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn leave(&self) -> Result<()> {
         Ok(())
     }
