@@ -150,6 +150,10 @@ def judge(findings: Findings, record: Record, results: list[Kill]):
             len(seen) == len(times) and all(t <= TAKEOVER_SECONDS_MAX for t in seen),
             f"after a kill {name}: {text} ({len(seen)} of {len(times)} kills)",
         )
+    for k in results:
+        if max(k.takeover or 0, k.first_delivery or 0) > TAKEOVER_SECONDS_MAX:
+            print(f"        late: kill {k.life} of node-{k.node}, balanced before: {k.was_balanced}, shards {k.shards},"
+                  f" endpoints {len(k.endpoints)}, owned by others after {k.takeover} s, all delivered to after {k.first_delivery} s")  # fmt: skip
     repeated = record.repeated()
     counts = [repeated[k.life] for k in results]
     findings.check(

@@ -18,6 +18,9 @@ class Outage:
     """One time without a database. Times are of the monotonic clock; `None`: not seen."""
 
     gone_at: float
+    # Until then there was no server that could have committed anything: from here on it was started, or promoted.
+    returning_at: float = 0.0
+    # When it answered.
     back_at: float = 0.0
     first_ack: float | None = None
     first_delivery: float | None = None
@@ -56,16 +59,22 @@ def judge(findings: Findings, outages: list[Outage], loader: Loader):
     """What was answered while the database was away, and how soon service returned."""
     if not outages:
         return
-    wrong, refused = [], 0
+    wrong, early, refused = [], [], 0
     for outage in outages:
         for answer in loader.answers:
             if outage.gone_at < answer.at < outage.back_at:
                 refused += answer.status == 503
-                if answer.status == 202 and answer.at > outage.gone_at + ON_ITS_WAY_SECONDS:
-                    wrong.append(answer)
+                if answer.status != 202 or answer.at <= outage.gone_at + ON_ITS_WAY_SECONDS:
+                    continue
+                if answer.at < outage.returning_at:
+                    wrong.append((round(answer.at - outage.gone_at, 3), round(outage.returning_at - answer.at, 3)))
+                else:
+                    early.append(outage.back_at - answer.at)
     without = sum(1 for answer in loader.answers if answer.status == 503 and not answer.has_retry_after)
     slowest = max((a.took for a in loader.answers if a.status == 503), default=0.0)
-    findings.check(not wrong, f"{len(wrong)} acknowledgements while the database was away")
+    findings.check(not wrong, f"{len(wrong)} acknowledgements while there was no database {wrong[:5]}")
+    if early:
+        print(f"        {len(early)} came once it was back, and at most {max(early):.2f} s before this test had seen that")
     findings.check(refused > 0, f"{refused} requests were refused while the database was away (slowest 503 after {slowest:.2f} s)")
     findings.check(not without, f"{without} of {loader.refused[503]} answers 503 were without Retry-After")
     for name, at in (("acknowledgement", [o.first_ack for o in outages]), ("new delivery", [o.first_delivery for o in outages])):

@@ -22,8 +22,8 @@ class Postgres:
         self.settings = settings or {}
         self.port = 0
         self._script: subprocess.Popen | None = None
-        # When it answered for the last time after a start.
-        self.ready_at = 0.0
+        # The last start: when it was asked for, and when the server answered.
+        self.starting_at = self.ready_at = 0.0
 
     def __enter__(self) -> "Postgres":
         return self.start()
@@ -42,6 +42,7 @@ class Postgres:
             command += ["--standby-of", standby_of.url("postgres"), "--name", name]
         for setting, value in self.settings.items():
             command += ["--set", f"{setting}={value}"]
+        self.starting_at = time.monotonic()
         # What the script runs on is the pipe: it ends the server when this process is gone.
         self._script = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         url = self._script.stdout.readline()

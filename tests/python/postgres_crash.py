@@ -32,7 +32,7 @@ async def one_kill(database: Postgres, nodes: Nodes, record: Record, loader: Loa
     outage = Outage(await asyncio.to_thread(database.kill))
     await asyncio.sleep(LEASE_SECONDS + rng.uniform(0.5, 2.5) if is_long else rng.uniform(0.8, 2))
     await asyncio.to_thread(database.start)
-    outage.back_at = database.ready_at
+    outage.returning_at, outage.back_at = database.starting_at, database.ready_at
     await wait_for_return(outage, record, loader)
     record.next_life()
     if ended := nodes.ended():

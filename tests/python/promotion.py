@@ -74,6 +74,7 @@ class Pair:
         time.sleep(seconds)
         self.primary, self.standby = self.standby, self.primary
         self._set_on(self.primary, "")
+        outage.returning_at = time.monotonic()
         [(is_promoted,)] = self.primary.query("SELECT pg_promote(true, 60)", database="postgres")
         assert is_promoted, "the standby was not promoted within 60 s"
         outage.back_at = time.monotonic()
