@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::command::{
-    application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, send, serve,
+    application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, provider, send,
+    serve, sign, verify,
 };
 use crate::config::Sources;
 use crate::config::error::ConfigError;
@@ -66,6 +67,17 @@ pub enum Command {
     Message(message::MessageArgs),
     /// Attempts to deliver
     Attempt(attempt::AttemptArgs),
+    /// Whether a webhook is genuine, and why not
+    ///
+    /// Nothing is sent anywhere. Exit code 0: genuine; 1: refused, with one of the stable reasons.
+    Verify(verify::VerifyArgs),
+    /// Sign a request as a provider would, to try a receiver
+    ///
+    /// Prints method, URL, headers, an empty line and the body; without --body that is the provider's example request. The first
+    /// secret signs; where a private key does, it is PKCS#8 in PEM, or whsk_.
+    Sign(sign::SignArgs),
+    /// Providers whose webhooks can be verified
+    Provider(provider::ProviderCommands),
     /// The configuration in effect, and a file to begin with
     Config(configuration::ConfigurationArgs),
     /// Check store, disk, clock and configuration

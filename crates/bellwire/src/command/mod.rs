@@ -11,8 +11,12 @@ pub mod endpoint;
 pub mod key;
 pub mod list;
 pub mod message;
+pub mod provider;
 pub mod send;
 pub mod serve;
+pub mod sign;
+pub mod verify;
+pub mod webhook;
 
 use std::future::Future;
 
@@ -37,6 +41,9 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Endpoint(args) => on_one_thread(endpoint::run(&args, &config)),
         Command::Message(args) => on_one_thread(message::run(&args, &config)),
         Command::Attempt(args) => on_one_thread(attempt::run(&args, &config)),
+        Command::Verify(args) => verify::run(&args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Provider(args) => provider::run(&args),
         Command::Config(args) => configuration::run(&args, &config),
         Command::Doctor(args) => on_one_thread(doctor::run(&args, &config)),
         Command::Bench(args) => on_one_thread(measure(args, config.database)),
