@@ -1,5 +1,6 @@
-//! How many messages a second the embedded store accepts and records: `cargo run --release --example store_bench`.
+//! How many messages a second a store accepts and records: `cargo run --release --example store_bench`.
 //!
+//! Of the embedded store, or with `--database URL` of PostgreSQL: in that database, which should be empty.
 //! With `grow 1000000` it fills one store and prints the rate as it grows. Each message of 630 bytes is accepted, and once it is durable its first tries are recorded as successes, as the engine does.
 //! Prints, per fan-out, messages a second, microseconds of wall and processor time a message, and bytes on disk a message.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -12,16 +13,18 @@ use bellwire_core::{
     AppId, Attempt, AttemptId, AttemptStatus, Clock, EndpointId, IdGenerator, IdKind, Message, MessageId, ShardSet, SystemClock,
     Timestamp, Trigger,
 };
+use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{
-    AttemptRecord, Cipher, CommitSink, DeliveryNext, DeliveryStore, DueCursor, MaintenanceStore, MessageStore, NewMessage,
+    AttemptRecord, Cipher, CommitSink, DeliveryNext, DueCursor, NewMessage, NodeInfo, Store,
 };
 use bytes::Bytes;
 
 /// Stands for the engine: every delivery succeeds (or fails) at once.
 struct Echo {
-    store: OnceLock<std::sync::Weak<SqliteStore>>,
+    store: OnceLock<std::sync::Weak<dyn Store>>,
     ids: Arc<IdGenerator>,
+    epoch: i64,
     recorded: AtomicU64,
     fails: AtomicBool,
 }
@@ -56,7 +59,7 @@ impl CommitSink for Echo {
                         DeliveryNext::Delivered
                     },
                     is_first_try: true,
-                    epoch: 0,
+                    epoch: self.epoch,
                 });
             }
         }
@@ -79,26 +82,33 @@ fn processor_seconds() -> f64 {
 
 struct Bench {
     dir: std::path::PathBuf,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
+    database: Option<String>,
     ids: Arc<IdGenerator>,
     echo: Arc<Echo>,
 }
 
 impl Bench {
-    fn open() -> Self {
+    async fn open(database: Option<&str>) -> Self {
         let dir = std::env::temp_dir().join(format!("bellwire-store-bench-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let store = SqliteStore::open(SqliteOptions::new(&dir, Cipher::new([1; 32]))).unwrap();
-        let ids = Arc::new(IdGenerator::new(0));
+        let store = open_store(&dir, database).await;
+        let ids = Arc::new(IdGenerator::new(store.last_key().await.unwrap()));
+        let node = NodeInfo { name: "bench".to_owned(), is_worker: true, version: "0".to_owned() };
+        let membership = store.join(node).await.unwrap();
+        ids.set_slot(membership.slot);
+        store.claim_shards(ShardSet::ALL).await.unwrap();
+        store.set_local(ShardSet::ALL).await.unwrap();
         let echo = Arc::new(Echo {
             store: OnceLock::new(),
             ids: ids.clone(),
+            epoch: membership.epoch,
             recorded: AtomicU64::new(0),
             fails: AtomicBool::new(false),
         });
         let _ = echo.store.set(Arc::downgrade(&store));
         store.set_sink(echo.clone());
-        Self { dir, store, ids, echo }
+        Self { dir, store, database: database.map(str::to_owned), ids, echo }
     }
 
     /// Accepts and records `messages`, `waiters` at a time; prints how that went.
@@ -144,8 +154,17 @@ impl Bench {
     }
 
     async fn close(self) {
+        self.store.leave().await.unwrap();
         self.store.close().await.unwrap();
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn open_store(dir: &std::path::Path, database: Option<&str>) -> Arc<dyn Store> {
+    let cipher = Cipher::new([1; 32]);
+    match database {
+        Some(url) => PostgresStore::open(PostgresOptions::new(url, cipher)).await.unwrap(),
+        None => SqliteStore::open(SqliteOptions::new(dir, cipher)).unwrap(),
     }
 }
 
@@ -170,10 +189,11 @@ fn message(id: MessageId, app: AppId, payload: Bytes) -> Message {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let mut arguments = std::env::args().skip(1).peekable();
+    let database = arguments.next_if(|word| word == "--database").and_then(|_| arguments.next());
     let is_growing = arguments.next_if(|word| word == "grow").is_some();
     let messages: u64 = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(200_000);
     if is_growing {
-        let bench = Bench::open();
+        let bench = Bench::open(database.as_deref()).await;
         bench.run(1, messages / 20, 64).await;
         bench.echo.fails.store(true, Ordering::Relaxed);
         bench.run(1, messages / 10, 64).await;
@@ -183,7 +203,7 @@ async fn main() {
         }
         bench.store.close().await.unwrap();
         let started = Instant::now();
-        let store = SqliteStore::open(SqliteOptions::new(&bench.dir, Cipher::new([1; 32]))).unwrap();
+        let store = open_store(&bench.dir, bench.database.as_deref()).await;
         store.last_key().await.unwrap();
         store.load_first_tries(None, None, 2_048).await.unwrap();
         let opened = started.elapsed();
@@ -200,7 +220,7 @@ async fn main() {
         return;
     }
     for (fan_out, messages, waiters) in [(1, messages, 64), (1, messages, 256), (10, messages / 4, 64), (1, messages / 20, 1)] {
-        let bench = Bench::open();
+        let bench = Bench::open(database.as_deref()).await;
         bench.run(fan_out, messages, waiters).await;
         bench.close().await;
     }

@@ -32,11 +32,13 @@ const CHANGES_MAX: i64 = 4_096;
 /// Any number that nobody else uses for advisory locks in this database: one node joins at a time.
 const JOIN_LOCK: i64 = 0x6265_6c6c_6a6f_696e;
 
+/// Where the next look for changes begins, by transaction, and which (transaction, application) from there on are known already.
+type ChangesSeen = (i64, HashSet<(i64, i64)>);
+
 /// What a node remembers between calls.
 #[derive(Default)]
 pub struct Seen {
-    /// Where the next look for changes begins, and which from there on are known already.
-    changes: Mutex<Option<(i64, HashSet<(i64, i64)>)>>,
+    changes: Mutex<Option<ChangesSeen>>,
     /// Handed out, but it is not known whether their rows in `handover` are gone.
     taken: Mutex<HashSet<(i64, i64, bool)>>,
 }
