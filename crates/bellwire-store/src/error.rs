@@ -29,6 +29,9 @@ pub enum StoreError {
     Locked { path: String },
     #[error("the store is of version {found}, newer than this binary's {supported}; run the newer Bellwire")]
     TooNew { found: i64, supported: i64 },
+    /// A move from another store cannot begin or go on, or has not ended. The text says what to do.
+    #[error("{0}")]
+    Move(String),
     #[error("secrets cannot be read: {0}")]
     Cipher(String),
     #[error("the store holds damaged data: {0}")]

@@ -25,6 +25,7 @@ pub mod source;
 pub mod sqlite;
 pub mod stored;
 pub mod task;
+pub mod transfer;
 
 pub use application::{ApplicationFilter, ApplicationStore};
 pub use attempt::{AttemptFilter, AttemptStore, AttemptedEndpoint, AttemptedMessage, EndpointCounts};

@@ -213,7 +213,7 @@ async fn last_attempt(conn: &Conn) -> Outcome<i64> {
 
 async fn last_key(conn: &Conn) -> Outcome<i64> {
     let sql = "SELECT greatest(0, (SELECT max(id) FROM application), (SELECT max(id) FROM endpoint), (SELECT max(id) FROM api_key), \
-         (SELECT max(id) FROM task), (SELECT id FROM message ORDER BY id DESC LIMIT 1))";
+         (SELECT max(id) FROM task), (SELECT max(id) FROM source), (SELECT max(id) FROM receipt), (SELECT id FROM message ORDER BY id DESC LIMIT 1))";
     let last: i64 = row::get(&conn.query_one(sql, &[]).await?, 0)?;
     Ok(last.max(last_attempt(conn).await?))
 }

@@ -19,6 +19,7 @@ mod endpoint;
 mod event_type;
 mod fault;
 mod idempotency;
+pub(crate) mod import;
 mod inbox;
 mod local;
 mod maintenance;
@@ -59,11 +60,14 @@ pub struct PostgresOptions {
     pub connections_max: usize,
     /// How long messages are kept. Payloads that expire earlier are deleted one by one.
     pub retention: std::time::Duration,
+    /// It is opened to be filled from another store ([`crate::transfer`]); others may not open it until that has ended.
+    pub is_move_target: bool,
 }
 
 impl PostgresOptions {
     pub fn new(url: impl Into<String>, cipher: Cipher) -> Self {
-        Self { url: url.into(), cipher, connections_max: 16, retention: std::time::Duration::from_secs(90 * 86_400) }
+        let retention = std::time::Duration::from_secs(90 * 86_400);
+        Self { url: url.into(), cipher, connections_max: 16, retention, is_move_target: false }
     }
 }
 
@@ -81,7 +85,7 @@ impl Store for PostgresStore {}
 
 impl PostgresStore {
     /// Connects and brings the schema up to date. Errors: [`StoreError::Unavailable`], [`StoreError::TooNew`],
-    /// [`StoreError::Cipher`] (another master key).
+    /// [`StoreError::Cipher`] (another master key), [`StoreError::Move`] (a move into it has not ended).
     pub async fn open(options: PostgresOptions) -> Result<Arc<Self>> {
         Ok(Self::open_inner(options).await?)
     }
@@ -92,6 +96,9 @@ impl PostgresStore {
         let mut conn = db.get().await?;
         migrate::run(&mut conn).await?;
         check_key(&conn, &options.cipher).await?;
+        if !options.is_move_target {
+            import::refuse_unfinished(&conn).await?;
+        }
         drop(conn);
         let sink = Arc::new(OnceLock::new());
         // The writer's connections are its own: however many reads wait for one, writes go on.

@@ -230,7 +230,7 @@ impl MaintenanceStore for SqliteStore {
             };
             let control = files.control()?;
             let mut last = 0;
-            for table in ["application", "endpoint", "api_key", "task"] {
+            for table in ["application", "endpoint", "api_key", "task", "source", "receipt"] {
                 last = last.max(highest(&control, &format!("SELECT max(id) FROM {table}"))?);
             }
             for segment in files.segments().iter() {

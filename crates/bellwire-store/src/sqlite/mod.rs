@@ -18,6 +18,7 @@ mod credential;
 mod delivery;
 mod endpoint;
 mod event_type;
+pub(crate) mod export;
 mod fault;
 mod file;
 mod files;
