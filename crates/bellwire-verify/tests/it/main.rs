@@ -6,6 +6,7 @@ mod fixtures;
 mod format;
 mod handshake;
 mod http;
+mod pages;
 mod provider;
 mod round_trip;
 mod vectors;
