@@ -14,6 +14,7 @@ mod event_type;
 mod maintenance;
 mod message;
 mod shard;
+pub mod source;
 mod task;
 pub mod world;
 
@@ -105,6 +106,18 @@ cases! {
     shard::while_shards_move_every_delivery_is_handed_out_once covers adopt set_local take_handed_over release_shards claim_shards;
     shard::writes_are_named_to_other_nodes covers changes application_version;
     shard::messages_for_endpoints_chosen_too_early_are_not_accepted covers application_version accept;
+    source::sources_read_back_whole covers create_source find_source find_source_by_token last_key;
+    source::source_uids_are_unique_in_their_organisation covers create_source update_source;
+    source::updating_a_source_replaces_all_but_identity_and_state covers update_source set_source_state;
+    source::state_of_a_source_is_not_lost_between_two_writers covers set_source_state;
+    source::deleting_a_source_takes_what_is_its_own covers delete_source add_receipts;
+    source::creating_a_source_twice_under_one_key_makes_one covers create_source;
+    source::source_lists_page covers list_sources;
+    source::the_log_of_a_source_keeps_the_newest covers add_receipts list_receipts last_key;
+    source::messages_keep_where_they_came_from covers accept load_message find_message list_messages;
+    source::a_key_counts_for_its_own_window covers accept retain;
+    source::keys_of_different_windows_in_one_batch_do_not_disturb_each_other covers accept;
+    source::of_eight_identical_events_at_once_one_becomes_a_message covers accept;
     task::tasks_are_kept_and_listed covers create_task get_task list_tasks finish_task;
     task::recovery_requeues_what_was_missed_once covers recover_step;
     maintenance::the_last_key_is_above_all covers last_key;

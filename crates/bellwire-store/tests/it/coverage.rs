@@ -14,6 +14,7 @@ const TRAITS: &[(&str, &str)] = &[
     ("maintenance", include_str!("../../src/maintenance.rs")),
     ("message", include_str!("../../src/message.rs")),
     ("shard", include_str!("../../src/shard.rs")),
+    ("source", include_str!("../../src/source.rs")),
     ("task", include_str!("../../src/task.rs")),
 ];
 
