@@ -32,6 +32,12 @@ impl AcceptLane {
         // Before there is anything to write: who waits for work must be able to do it, since only one lane is woken for it.
         let mut conn = self.connect(None).await;
         while self.shared.accepts.wait(Duration::ZERO).await {
+            if conn.as_ref().is_some_and(Conn::is_closed) {
+                // Noticed before anything was sent: nobody has to be told, unless it takes long.
+                drop(conn.take());
+                self.shared.accepts.pass_on();
+                conn = self.connect(Some(&StoreError::Unavailable("the connection was lost".to_owned()))).await;
+            }
             // Whoever is ready to hand in something does so before the batch is closed.
             tokio::task::yield_now().await;
             let batch = self.take();

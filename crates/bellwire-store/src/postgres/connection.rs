@@ -147,6 +147,11 @@ impl Conn {
         within(client, WRITE_MAX, client.batch_execute(sql)).await
     }
 
+    /// Whether it is known to be broken.
+    pub fn is_closed(&self) -> bool {
+        self.object.as_ref().is_none_or(|object| object.is_closed())
+    }
+
     /// Closes it, instead of returning it to the pool: nobody knows what state it is in.
     pub fn discard(mut self) {
         if let Some(object) = self.object.take() {

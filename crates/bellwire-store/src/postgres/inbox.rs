@@ -53,6 +53,11 @@ impl<T> Inbox<T> {
         self.arrived.notify_one();
     }
 
+    /// Wakes another who waits for work: the one that was woken cannot do it now.
+    pub fn pass_on(&self) {
+        self.arrived.notify_one();
+    }
+
     pub fn close(&self) {
         self.state.lock().is_closed = true;
         self.arrived.notify_one();

@@ -52,7 +52,7 @@ fn any_sql() -> String {
          $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
          is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
          gone AS (DELETE FROM queue AS q USING input AS i WHERE i.is_first AND q.message = i.message AND q.endpoint = i.endpoint \
-         RETURNING q.message, q.endpoint), \
+         RETURNING i.endpoint, i.minute, i.next), \
          delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0), \
          judged AS (SELECT i.message, i.endpoint, i.minute, i.n, i.is_first, i.next, i.tries, i.due_at, i.reason, i.app, \
          i.message_tail, i.shard, r.message IS NOT NULL AS is_waiting, o.message IS NOT NULL AS is_ended, o.state AS was, \
@@ -64,7 +64,7 @@ fn any_sql() -> String {
          planned AS (SELECT *, CASE WHEN is_moot THEN 0 WHEN next = {DELIVERED} THEN (CASE WHEN is_first THEN 0 ELSE 1 END) \
          WHEN next = {RETRY} THEN 2 WHEN NOT is_first AND was_delivered THEN 1 ELSE 3 END AS act FROM judged), \
          freed AS (DELETE FROM retry AS r USING planned AS p WHERE p.is_waiting AND p.act IN (1, 3) AND r.message = p.message \
-         AND r.endpoint = p.endpoint RETURNING r.message, r.endpoint, r.is_delivered), \
+         AND r.endpoint = p.endpoint RETURNING p.endpoint, p.minute, p.next, r.is_delivered), \
          waiting AS (INSERT INTO retry (message, endpoint, shard, app, tail, tries, due_at, trigger, resume_at, is_delivered) \
          SELECT message, endpoint, shard, app, message_tail, tries, due_at, 0, NULL, FALSE FROM planned WHERE act = 2 \
          ORDER BY message, endpoint ON CONFLICT (message, endpoint) DO UPDATE SET tries = excluded.tries, due_at = excluded.due_at, \
@@ -75,10 +75,8 @@ fn any_sql() -> String {
          SELECT message, endpoint, next - 1, tries, reason, minute, FALSE FROM planned WHERE act = 3 ORDER BY message, endpoint \
          ON CONFLICT (message, endpoint) DO UPDATE SET state = excluded.state, tries = excluded.tries, reason = excluded.reason, \
          counted_minute = excluded.counted_minute, is_delivered = FALSE), \
-         counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM planned WHERE next = {DELIVERED} AND is_first \
-         AND (message, endpoint) IN (SELECT message, endpoint FROM gone) \
-         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND NOT is_first AND is_waiting \
-         AND (message, endpoint) IN (SELECT message, endpoint FROM freed WHERE NOT is_delivered) \
+         counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone WHERE next = {DELIVERED} \
+         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM freed WHERE next = {DELIVERED} AND NOT is_delivered \
          UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND NOT is_first AND is_ended \
          AND NOT is_waiting AND NOT was_delivered \
          UNION ALL SELECT endpoint, minute, 0, (next = {EXHAUSTED})::integer, (next = {CANCELLED})::integer FROM planned WHERE act = 3 \

@@ -41,7 +41,8 @@ impl RecordLane {
         let delay = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
         let mut conn = self.shared.connect(false, None, || ()).await;
         while inbox.wait(delay).await {
-            if conn.is_none() {
+            if conn.as_ref().is_none_or(Conn::is_closed) {
+                drop(conn.take());
                 conn = self.shared.connect(false, None, || ()).await;
             }
             let Some(open) = conn.as_mut() else { return self.give_up() };
