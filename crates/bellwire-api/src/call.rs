@@ -177,6 +177,11 @@ impl Call {
         self.route.reach == Reach::Organisation && self.route.path.contains("/operational-webhook/")
     }
 
+    /// Whether this is about the application of a source.
+    pub fn is_of_source(&self) -> bool {
+        self.route.path.contains("{source_id}")
+    }
+
     /// The application of the path (cached, with endpoints), or `None`. An application's credential sees its own only.
     pub async fn find_entry(&self) -> Result<Option<Arc<AppEntry>>, ApiError> {
         let (principal, id_or_uid) = (self.principal()?, self.param("app_id")?);
@@ -196,11 +201,17 @@ impl Call {
         }
     }
 
-    /// The application this is about: of the path, or the organisation's operational one.
+    /// The application this is about: of the path, of the path's source, or the organisation's operational one.
     pub async fn application(&self) -> Result<Application, ApiError> {
         if self.is_operational() {
             let org = self.principal()?.org;
             return Ok(self.store().operational_application(org, self.engine().new_id(), self.now()).await?);
+        }
+        if self.is_of_source() {
+            let (org, part) = (self.principal()?.org, self.param("source_id")?);
+            let missing = || ApiError::not_found("source", part);
+            let source = self.store().find_source(org, part).await?.ok_or_else(missing)?;
+            return Ok(self.engine().application_by_id(source.app).await?.ok_or_else(missing)?.application.clone());
         }
         Ok(self.entry().await?.application.clone())
     }

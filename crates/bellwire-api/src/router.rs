@@ -13,9 +13,10 @@ use crate::auth::Scope;
 use crate::call::{Call, Run, Serve};
 use crate::error::{ApiError, Code};
 use crate::openapi::operation::Operation;
+use crate::receive;
 use crate::route::{
     api_key, application, attempt, auth, endpoint, endpoint_action, endpoint_header, endpoint_secret, event_type, health,
-    message, not_served, operational, server, task,
+    message, not_served, operational, server, source, source_endpoint, source_setting, task,
 };
 
 /// What a route asks of the credential.
@@ -148,6 +149,32 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/v1/operational-webhook/endpoint/{endpoint_id}/secret" OperationalWebhookWrite Organisation operational::GET_SECRET => endpoint_secret::get;
     POST   "/api/v1/operational-webhook/endpoint/{endpoint_id}/secret/rotate" OperationalWebhookWrite Organisation operational::ROTATE_SECRET => endpoint_secret::rotate;
 
+    GET    "/ingest/api/v1/source" SourceRead Organisation source::LIST => source::list;
+    POST   "/ingest/api/v1/source" SourceWrite Organisation source::CREATE => source::create;
+    GET    "/ingest/api/v1/source/{source_id}" SourceRead Organisation source::GET => source::get;
+    PUT    "/ingest/api/v1/source/{source_id}" SourceWrite Organisation source::UPSERT => source::upsert;
+    PATCH  "/ingest/api/v1/source/{source_id}" SourceWrite Organisation source::PATCH => source::patch;
+    DELETE "/ingest/api/v1/source/{source_id}" SourceWrite Organisation source::DELETE => source::delete;
+    POST   "/ingest/api/v1/source/{source_id}/token/rotate" SourceWrite Organisation source::ROTATE_TOKEN => source::rotate_token;
+    GET    "/ingest/api/v1/source/{source_id}/log" SourceRead Organisation source::LOG => source::log;
+    GET    "/ingest/api/v1/source/{source_id}/endpoint" EndpointRead Organisation source_endpoint::LIST => endpoint::list;
+    POST   "/ingest/api/v1/source/{source_id}/endpoint" EndpointWrite Organisation source_endpoint::CREATE => endpoint::create;
+    GET    "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}" EndpointRead Organisation source_endpoint::GET => endpoint::get;
+    PUT    "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}" EndpointWrite Organisation source_endpoint::UPSERT => endpoint::upsert;
+    DELETE "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}" EndpointWrite Organisation source_endpoint::DELETE => endpoint::delete;
+    GET    "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/secret" EndpointSecret Organisation source_endpoint::GET_SECRET => endpoint_secret::get;
+    POST   "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/secret/rotate" EndpointSecretWrite Organisation source_endpoint::ROTATE_SECRET => endpoint_secret::rotate;
+    GET    "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/headers" EndpointRead Organisation source_endpoint::GET_HEADERS => endpoint_header::get;
+    PUT    "/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/headers" EndpointWrite Organisation source_endpoint::SET_HEADERS => endpoint_header::set;
+    GET    "/api/v1/source/{source_id}/settings" SourceRead Organisation source_setting::GET => source_setting::get;
+    PUT    "/api/v1/source/{source_id}/settings" SourceWrite Organisation source_setting::SET => source_setting::set;
+    PATCH  "/api/v1/source/{source_id}/settings" SourceWrite Organisation source_setting::PATCH => source_setting::patch;
+    GET    "/api/v1/source/{source_id}/log" SourceRead Organisation source_setting::LOG => source_setting::log;
+    GET    "/api/v1/source/{source_id}/handshake" SourceWrite Organisation source_setting::HANDSHAKE => source_setting::handshake;
+    DELETE "/api/v1/source/{source_id}/handshake" SourceWrite Organisation source_setting::FORGET_HANDSHAKE => source_setting::forget_handshake;
+    GET    "/api/v1/provider" SourceRead Organisation source_setting::PROVIDERS => source_setting::providers;
+    GET    "/api/v1/provider/{provider_id}" SourceRead Organisation source_setting::PROVIDER => source_setting::provider;
+
     // The server itself: not part of the API document's objects, but of the document.
     GET    "/healthz" Public Application server::HEALTHZ => server::healthz;
     GET    "/readyz" Public Application server::READYZ => server::readyz;
@@ -211,6 +238,10 @@ impl Api {
 
     /// Answers one request.
     pub async fn handle(&self, mut request: Request<Body>) -> Response {
+        if request.uri().path().starts_with(receive::PREFIX) && self.state.serves_api() {
+            // The URL is left as it is: providers sign it.
+            return receive::serve(&self.state, request).await;
+        }
         without_trailing_slash(&mut request);
         let mut router = self.router.clone();
         match router.call(request).await {
@@ -249,7 +280,7 @@ mod tests {
     #[test]
     fn every_route_under_the_api_asks_for_a_scope() {
         let open = ["/api/v1/health", "/api/v1/health/ping", "/api/v1/auth/whoami", "/api/v1/auth/logout"];
-        for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/")) {
+        for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/") || route.path.starts_with("/ingest/")) {
             let is_scoped = matches!(route.access, Access::Scope(_));
             assert!(is_scoped || open.contains(&route.path), "{} {} can be used without a scope", route.method, route.path);
             let writes = route.method != Method::GET;

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::receive::PeerAddress;
 use crate::{Api, ApiState};
 
 /// How serving ended.
@@ -37,8 +38,8 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
-                tokio::spawn(connection(api.clone(), stream, stopping.clone(), place));
+            Ok((stream, peer, place)) => {
+                tokio::spawn(connection(api.clone(), stream, peer, stopping.clone(), place));
             }
             Err(error) => {
                 // Out of descriptors, most likely: those that end give some back.
@@ -56,22 +57,33 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
     let _ = stop.send(true);
     let all = u32::try_from(limits::SERVER_CONNECTIONS_MAX).unwrap_or(u32::MAX);
     let ended = tokio::time::timeout(grace, places.acquire_many(all)).await;
+    state.receive().flush().await;
     let cut = if ended.is_ok() { 0 } else { limits::SERVER_CONNECTIONS_MAX.saturating_sub(places.available_permits()) };
     ServeReport { cut }
 }
 
 /// Waits for a free place first: beyond the limit connections wait in the kernel's queue, not in our memory.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> std::io::Result<(TcpStream, PeerAddress, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, PeerAddress(peer.ip()), place))
 }
 
-async fn connection(api: Arc<Api>, stream: TcpStream, mut stopping: watch::Receiver<bool>, _place: OwnedSemaphorePermit) {
+async fn connection(
+    api: Arc<Api>,
+    stream: TcpStream,
+    peer: PeerAddress,
+    mut stopping: watch::Receiver<bool>,
+    _place: OwnedSemaphorePermit,
+) {
     let service = service_fn(|request: http::Request<Incoming>| {
         let api = &api;
-        async move { Ok::<_, Infallible>(api.handle(request.map(Body::new)).await) }
+        async move {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            Ok::<_, Infallible>(api.handle(request).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

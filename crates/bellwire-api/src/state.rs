@@ -10,6 +10,7 @@ use quick_cache::sync::Cache;
 
 use crate::auth::{Sessions, TokenKeys};
 use crate::lock::Locks;
+use crate::receive::{Receive, ReceiveConfig};
 
 /// What the API needs from the configuration.
 pub struct ApiConfig {
@@ -19,6 +20,7 @@ pub struct ApiConfig {
     pub portal_secret: [u8; 32],
     /// How the outside reaches this server, without a slash at the end; for links in answers.
     pub public_url: String,
+    pub receive: ReceiveConfig,
 }
 
 /// Shared by all requests; cheap to clone.
@@ -37,6 +39,7 @@ struct Inner {
     counts: [AtomicU64; 6],
     closing: AtomicBool,
     serves_api: bool,
+    receive: Receive,
 }
 
 /// Whether an event type was archived when last looked at.
@@ -57,8 +60,10 @@ impl ApiState {
     }
 
     fn with(engine: Arc<Engine>, config: ApiConfig, serves_api: bool) -> Self {
+        let receive = Receive::new(&engine, config.receive);
         Self(Arc::new(Inner {
             engine,
+            receive,
             public_url: config.public_url,
             sessions: Sessions::new(),
             tokens: TokenKeys::new(config.jwt_secret.as_ref(), &config.portal_secret),
@@ -86,6 +91,11 @@ impl ApiState {
 
     pub(crate) fn public_url(&self) -> &str {
         &self.0.public_url
+    }
+
+    /// What requests to sources share.
+    pub fn receive(&self) -> &Receive {
+        &self.0.receive
     }
 
     pub(crate) fn sessions(&self) -> &Sessions {

@@ -177,3 +177,44 @@ pub const DUPLICATE_WINDOW_SECONDS_MAX: u64 = 30 * 86_400;
 pub const SOURCE_LOG_ENTRIES_KEPT: i64 = 1_000;
 /// Body of a received request; a source may set less. GitHub sends up to 25 MB, everybody else stays below one.
 pub const RECEIVED_BODY_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// Bodies being received, in memory together: ten of the largest, or a quarter of a million usual ones.
+pub const RECEIVED_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Body of a request that can only be a handshake: challenges are a few hundred bytes.
+pub const HANDSHAKE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Sources kept in memory, and for how long without another look: what a change on another node may take.
+pub const SOURCES_CACHED: usize = 16_384;
+pub const SOURCE_FRESH_MS: u64 = 2_000;
+/// Entries of sources' logs waiting to be written, written at once, and how often: beyond it they are counted, not kept, so that
+/// a flood of bad requests costs a few small writes a second.
+pub const RECEIPTS_QUEUE_MAX: usize = 1_024;
+pub const RECEIPTS_BATCH_MAX: usize = 128;
+pub const RECEIPTS_DELAY_MS: u64 = 250;
+/// Entries of one source's log in a second; as many as people read.
+pub const RECEIPTS_PER_SECOND_MAX: f64 = 20.0;
+/// Body kept with a quarantined request; with a thousand of them a source's log stays below a gigabyte.
+pub const QUARANTINED_BYTES_MAX: usize = 1024 * 1024;
+/// Fetching a provider's certificate, or confirming a subscription, while the provider waits.
+pub const HANDSHAKE_FETCH_MS_MAX: u64 = 5_000;
+/// Certificates of providers that are kept, for how long, and how soon one that could not be fetched is asked for again.
+pub const CERTIFICATES_CACHED: usize = 256;
+pub const CERTIFICATE_FRESH_SECONDS: u64 = 86_400;
+pub const CERTIFICATE_RETRY_SECONDS: u64 = 10;
+/// Ordering keys whose newest event is known by heart, to mark late ones.
+pub const ORDERING_KEYS_CACHED: usize = 65_536;
+/// Depth and nodes of an XML document that is read as JSON.
+pub const XML_DEPTH_MAX: usize = 64;
+pub const XML_NODES_MAX: u32 = 100_000;
+/// Random bytes of a source's token: nobody guesses one.
+pub const SOURCE_TOKEN_BYTES: usize = 24;
+/// JSON Schema of a source, and entries of its lists: enough for any provider.
+pub const SOURCE_SCHEMA_BYTES_MAX: usize = 256 * 1024;
+pub const SOURCE_LIST_ENTRIES_MAX: usize = 256;
+/// Custom answer of a source: a short text or a small XML document.
+pub const SOURCE_ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Settings of one source, and bytes of one: a set of public keys is a few kilobytes.
+pub const SOURCE_CONFIG_ENTRIES_MAX: usize = 32;
+pub const SOURCE_CONFIG_BYTES_MAX: usize = 16 * 1024;
+/// Sources with a schedule in one server; each is looked at once a minute.
+pub const CRON_SOURCES_MAX: i64 = 10_000;
+/// How far back a schedule is looked at after nobody had looked: what was missed longer ago is not made up.
+pub const CRON_LOOK_BACK_MINUTES: u32 = 60;

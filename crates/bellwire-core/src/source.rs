@@ -65,6 +65,11 @@ pub struct SourceSettings {
     pub event_type: Option<String>,
     /// Events older than this by the provider's own time are marked as stale.
     pub stale_after_seconds: Option<u64>,
+    /// JSON Pointer or `header:NAME` to the time of the event (RFC 3339, or Unix seconds or milliseconds), where it is not known of the
+    /// provider. Without any, the time of its signature counts.
+    pub occurred_at: Option<String>,
+    /// JSON Pointer or `header:NAME` to the event's sequence number.
+    pub sequence: Option<String>,
 }
 
 /// A custom answer to success.

@@ -11,11 +11,12 @@
 //! | retry | `retry.rs`, `recover.rs` | nothing unfinished is forgotten |
 //! | share | `shards/` | one node at a time delivers to an endpoint, and knows everything unfinished of it |
 //!
-//! Beside it: `operational.rs` (Bellwire's own events), `maintenance.rs` (retention and other chores), `directory.rs`
+//! Beside it: `operational.rs` (Bellwire's own events), `maintenance.rs` (retention and other chores), `cron.rs` (messages on a schedule), `directory.rs`
 //! (applications cached for ingest). Who decides is in `bellwire-core`, what remembers in `bellwire-store`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
+pub mod cron;
 mod deliver;
 mod directory;
 mod fan_out;
@@ -151,6 +152,7 @@ impl Engine {
         tokio::spawn(retry::run_first_tries(engine.clone()));
         tokio::spawn(retry::run_retries(engine.clone()));
         tokio::spawn(recover::run_tasks(engine.clone()));
+        tokio::spawn(cron::run(engine.clone()));
         tokio::spawn(maintenance::run_sweep(engine.clone()));
         tokio::spawn(maintenance::run_retention(engine.clone()));
         Ok(engine)

@@ -39,6 +39,8 @@ pub trait SourceStore {
     /// By the token of its public URL, whoever it belongs to. Looked up by a keyed hash: neither time nor the stored form tells a token.
     async fn find_source_by_token(&self, token: &str) -> Result<Option<Source>>;
     async fn list_sources(&self, org: OrgId, page: PageQuery<SourceId>) -> Result<Page<Source>>;
+    /// Of all organisations, at most [`bellwire_core::limits::CRON_SOURCES_MAX`], by id.
+    async fn sources_of_kind(&self, kind: &str) -> Result<Vec<Source>>;
     /// Replaces everything but id, app, creation time and state (a new token included). Conflict on a taken `uid`.
     async fn update_source(&self, source: Source) -> Result<Source>;
     /// Stores one name of its state, in place of what it was; `None` deletes it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bellwire_api::{ApiConfig, ApiState, NewApiKey, ServeReport};
+use bellwire_api::{ApiConfig, ApiState, NewApiKey, ReceiveConfig, ServeReport};
 use bellwire_core::{Clock as _, IdGenerator, OrgId, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineDeps};
 use bellwire_store::{ApiKeyRecord, Idempotency, IdempotencyRecord, Store, Written};
@@ -78,6 +78,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         jwt_secret: config.auth.jwt_secret.clone(),
         portal_secret: vault::derived_key(&master, "portal tokens")?,
         public_url: config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+        receive: ReceiveConfig { trusted_proxies: config.server.trusted_proxies.clone(), presets: Vec::new() },
     };
     let state = match config.node.is_api {
         true => ApiState::new(Arc::clone(&engine), api),

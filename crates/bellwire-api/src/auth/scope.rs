@@ -43,6 +43,8 @@ scopes! {
     OperationalWebhookRead = "operational-webhook:read",
     OperationalWebhookWrite = "operational-webhook:write",
     TaskRead = "task:read",
+    SourceRead = "source:read",
+    SourceWrite = "source:write",
 }
 
 /// A text that names no scope.

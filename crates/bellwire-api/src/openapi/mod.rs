@@ -22,7 +22,7 @@ pub fn openapi_json() -> String {
 fn document() -> Value {
     let mut schemas = BTreeMap::new();
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
-    for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/")) {
+    for route in ROUTES.iter().filter(|route| route.path.starts_with("/api/") || route.path.starts_with("/ingest/")) {
         let operation = operation_of(route, &mut schemas);
         paths.entry(route.path).or_default().insert(route.method.as_str().to_ascii_lowercase(), operation);
     }

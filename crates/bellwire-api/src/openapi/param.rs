@@ -28,6 +28,8 @@ pub fn of_path(path: &str) -> Vec<Value> {
                 "msg_id" => ("The message's id or eventId.", schema_of::<IdOrUid>()),
                 "attempt_id" => ("The attempt's id.", id_schema("atmpt_")),
                 "task_id" => ("The background task's id.", id_schema("qtask_")),
+                "source_id" => ("The source's id or uid.", schema_of::<IdOrUid>()),
+                "provider_id" => ("The provider's id.", schema_of::<IdOrUid>()),
                 "key_id" => ("The API key's id.", id_schema("key_")),
                 _ => ("The event type's name.", schema_of::<EventTypeName>()),
             };

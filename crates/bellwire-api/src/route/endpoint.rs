@@ -194,8 +194,8 @@ async fn create_at(call: &Call, app: &Application, part: &str, input: EndpointUp
     call.store().create_endpoint(endpoint.clone(), None).await?;
     call.engine().endpoint_changed(app.id, endpoint.id);
     event::endpoint(call, "endpoint.created", app, &endpoint);
-    // The operational routes know one success only.
-    let status = if call.is_operational() { StatusCode::OK } else { StatusCode::CREATED };
+    // The operational routes and those of sources know one success only.
+    let status = if call.is_operational() || call.is_of_source() { StatusCode::OK } else { StatusCode::CREATED };
     answer::json(status, &EndpointOut::from(&endpoint))
 }
 

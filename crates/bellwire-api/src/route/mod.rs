@@ -14,6 +14,9 @@ pub mod message;
 pub mod not_served;
 pub mod operational;
 pub mod server;
+pub mod source;
+pub mod source_endpoint;
+pub mod source_setting;
 pub mod task;
 
 use bellwire_core::{Page, limits};

@@ -12,5 +12,6 @@ pub mod list;
 pub mod message;
 pub mod payload;
 pub mod schema;
+pub mod source;
 pub mod task;
 pub mod text;

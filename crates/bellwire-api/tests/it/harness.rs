@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use bellwire_api::{Api, ApiConfig, ApiState, NewApiKey, new_api_key};
+use bellwire_api::{Api, ApiConfig, ApiState, NewApiKey, ReceiveConfig, new_api_key};
 use bellwire_core::{Clock, IdKind, OrgId, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineConfig, EngineDeps};
 use bellwire_store::Cipher;
@@ -99,6 +99,7 @@ impl Harness {
             jwt_secret: Some(Secret::new(JWT_SECRET)),
             portal_secret: [3; 32],
             public_url: "https://hooks.example.com".into(),
+            receive: ReceiveConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], presets: Vec::new() },
         };
         let api = Api::new(ApiState::new(engine.clone(), api));
         let org = OrgId::from_bytes([1; 20]);

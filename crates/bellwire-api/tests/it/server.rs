@@ -100,7 +100,7 @@ async fn the_servers_own_pages_are_there_and_safe() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_only_delivers_serves_health_and_metrics_and_nothing_else() {
     let h = Harness::start().await;
-    let config = ApiConfig { jwt_secret: None, portal_secret: [3; 32], public_url: String::new() };
+    let config = ApiConfig { jwt_secret: None, portal_secret: [3; 32], public_url: String::new(), receive: Default::default() };
     let api = Api::new(ApiState::health_only(h.engine.clone(), config));
     let status = async |method: &str, path: &str| {
         let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {}", h.key));

@@ -271,6 +271,13 @@ impl SourceStore for PostgresStore {
         Ok(self.list_sources_inner(org, &Keyset::of(page, |id| id.key())).await?)
     }
 
+    async fn sources_of_kind(&self, kind: &str) -> Result<Vec<Source>> {
+        let sql = format!("SELECT {COLUMNS} FROM source WHERE kind = $1 ORDER BY id LIMIT $2");
+        let conn = self.db.get().await?;
+        let rows = conn.query(&sql, &[p(&kind), p(&limits::CRON_SOURCES_MAX)]).await?;
+        Ok(rows.iter().map(|row| read(row, &self.cipher)).collect::<Outcome<_>>()?)
+    }
+
     async fn update_source(&self, source: Source) -> Result<Source> {
         let conn = self.db.get().await?;
         update(&conn, &self.cipher, &source).await?;

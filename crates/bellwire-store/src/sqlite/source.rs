@@ -189,6 +189,18 @@ impl SourceStore for SqliteStore {
         .await
     }
 
+    async fn sources_of_kind(&self, kind: &str) -> Result<Vec<Source>> {
+        let (cipher, kind) = (self.cipher.clone(), kind.to_owned());
+        self.scan(move |files| {
+            let sql = format!("SELECT {COLUMNS} FROM source WHERE kind = ?1 ORDER BY id LIMIT ?2");
+            let conn = files.control()?;
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![kind, limits::CRON_SOURCES_MAX], read)?;
+            rows.map(|row| open(&cipher, row?)).collect()
+        })
+        .await
+    }
+
     async fn update_source(&self, source: Source) -> Result<Source> {
         let cipher = self.cipher.clone();
         self.write(move |files| update(files.control.tx()?, &cipher, &source).map(|()| source)).await

@@ -1,8 +1,10 @@
 //! The keys outside a section: the listener, the data folder, the public address, stopping.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::error::ConfigError;
 use super::key::{Key, Secrecy};
@@ -17,9 +19,10 @@ pub struct Server {
     /// Without a slash at the end.
     pub public_url: Option<String>,
     pub stop_grace: Duration,
+    pub trusted_proxies: Vec<IpNet>,
 }
 
-pub const KEYS: &[Key; 4] = &[
+pub const KEYS: &[Key; 5] = &[
     Key {
         path: "listen",
         default: "127.0.0.1:8071",
@@ -53,11 +56,20 @@ pub const KEYS: &[Key; 4] = &[
         about: "How long attempts in flight may take to finish after the first SIGTERM or SIGINT. A second signal ends it at once.",
         secrecy: Secrecy::Open,
     },
+    Key {
+        path: "trusted_proxies",
+        default: "",
+        example: "10.0.0.0/8",
+        accepts: "networks (CIDR) or addresses, separated by commas",
+        about: "Proxies whose x-forwarded-for says who sends to a source, and whose x-client-cert-subject says whose certificate it is. The \
+                rightmost address that is none of them counts; without any, the other end of the connection.",
+        secrecy: Secrecy::Open,
+    },
 ];
 
 impl Server {
     pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
-        let [listen, data_dir, public_url, stop_grace] = KEYS;
+        let [listen, data_dir, public_url, stop_grace, trusted_proxies] = KEYS;
         Ok(Self {
             listen: layers.required(listen, |text| {
                 text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| format!("{text:?} is not an address with a port"))
@@ -66,12 +78,21 @@ impl Server {
             public_url: layers.optional(public_url, parse_url)?,
             stop_grace: layers
                 .required(stop_grace, |text| parse_duration_between(text, Duration::ZERO, Duration::from_secs(3_600)))?,
+            trusted_proxies: layers.optional(trusted_proxies, parse_networks)?.unwrap_or_default(),
         })
     }
 }
 
 fn parse_path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+    let parse = |part: &str| {
+        let address = || part.parse::<IpAddr>().map(IpNet::from);
+        part.parse().or_else(|_| address()).map_err(|_| format!("{part:?} is neither a network such as 10.0.0.0/8 nor an address"))
+    };
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
 }
 
 fn parse_url(text: &str) -> Result<String, String> {
