@@ -4,6 +4,7 @@ mod conformance;
 mod diagnosis;
 mod opening;
 mod retention;
+mod transfer;
 
 use std::sync::{Arc, OnceLock};
 
