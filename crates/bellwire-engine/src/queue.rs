@@ -247,9 +247,13 @@ impl Queue {
 
     /// A job that was started is not done: it stays in the store, for whoever its shard belongs to by now.
     pub fn dropped(&self, job: &Job) {
+        let now = self.now();
         self.with(|scheduler| {
             scheduler.recorded(1);
             scheduler.ended(job.endpoint);
+            if job.is_first_try && job.epoch == scheduler.epoch() {
+                scheduler.recorded_first_try(now, job.endpoint, job.message);
+            }
         });
     }
 
@@ -347,10 +351,15 @@ impl CommitSink for Sink {
     fn fenced(&self, attempts: &[AttemptRecord]) {
         let Some(engine) = self.0.upgrade() else { return };
         engine.metrics.attempts_fenced.inc_by(attempts.len() as u64);
+        let now = engine.queue.now();
         engine.queue.with(|scheduler| {
             scheduler.recorded(attempts.len());
             for record in attempts {
                 scheduler.ended(record.endpoint);
+                // Under a later membership the same message may run anew.
+                if record.is_first_try && record.epoch == scheduler.epoch() {
+                    scheduler.recorded_first_try(now, record.endpoint, record.message);
+                }
             }
         });
         // Nothing more is started under that membership; whether it is this node's present one, the next beat says.
@@ -364,13 +373,14 @@ impl CommitSink for Sink {
         let Some(engine) = self.0.upgrade() else { return };
         engine.metrics.attempts_recorded.inc_by(attempts.len() as u64);
         let mut starts = false;
+        let now = engine.queue.now();
         engine.queue.with(|scheduler| {
             let was_full = scheduler.is_full();
             scheduler.recorded(attempts.len());
             for record in attempts {
                 scheduler.ended(record.endpoint);
                 if record.is_first_try {
-                    scheduler.recorded_first_try(record.endpoint, record.message);
+                    scheduler.recorded_first_try(now, record.endpoint, record.message);
                 }
             }
             starts = was_full && scheduler.queued() > 0;

@@ -80,7 +80,8 @@ pub struct EndpointQueue {
     pub is_overflowing: bool,
     /// The earliest message left to the store since reading back last began.
     pub overflow_from: Option<MessageId>,
-    /// First tries that run, or are not recorded yet, since the overflow began: the store still has their rows.
+    /// First tries that run, or are not recorded yet: the store still has their rows. Also of before an overflow: a message that
+    /// commits late may have the oldest key of all, and what is read back from there on includes them.
     pub running: HashSet<MessageId>,
     window: f32,
     window_max: f32,
@@ -274,6 +275,7 @@ impl EndpointQueue {
     pub fn is_forgettable(&self, now: Instant) -> bool {
         self.len() == 0
             && self.in_flight == 0
+            && self.running.is_empty()
             && !self.is_overflowing
             && self.timer.is_none()
             && !self.is_offered

@@ -147,6 +147,7 @@ impl Scheduler {
         }
         let is_full = self.queued >= self.limits.queue_max;
         let endpoint_queue_max = self.limits.endpoint_queue_max;
+        let payload_bytes_left = self.limits.payload_bytes_max.saturating_sub(self.payload_bytes);
         let queue = self.queue_of(job.app, id);
         let is_slow = queue.is_slow;
         if job.is_first_try {
@@ -159,10 +160,9 @@ impl Scheduler {
                 return Enqueued::Overflowed;
             }
             let bytes = payload_len(job.content.as_ref());
-            let fits = self.payload_bytes + bytes <= self.limits.payload_bytes_max;
-            let first = FirstTry { message: job.message, content: job.content.filter(|_| fits) };
+            let fits = bytes <= payload_bytes_left;
+            queue.first.push_back(FirstTry { message: job.message, content: job.content.filter(|_| fits) });
             self.payload_bytes += if fits { bytes } else { 0 };
-            self.queue_of(job.app, id).first.push_back(first);
         } else {
             queue.retry.push_back(job);
         }
@@ -225,12 +225,12 @@ impl Scheduler {
         self.unrecorded -= isize::try_from(count).unwrap_or(isize::MAX);
     }
 
-    /// A first try is durable: its row is gone from the store, so reading back will not meet it.
-    pub fn recorded_first_try(&mut self, endpoint: EndpointId, message: MessageId) {
-        if !self.overflowing.is_empty()
-            && let Some(queue) = self.endpoints.get_mut(&endpoint)
-        {
+    /// A first try is durable: its row is gone from the store, so reading back will not meet it. Or it has come to nothing, and
+    /// reading back is to bring it again.
+    pub fn recorded_first_try(&mut self, now: Instant, endpoint: EndpointId, message: MessageId) {
+        if let Some(queue) = self.endpoints.get_mut(&endpoint) {
             queue.running.remove(&message);
+            self.forget_if_idle(endpoint, now);
         }
     }
 
@@ -323,7 +323,6 @@ impl Scheduler {
             && queue.overflow_from.is_none()
         {
             queue.is_overflowing = false;
-            queue.running.clear();
             self.overflowing.remove(&id);
         }
     }
@@ -386,7 +385,7 @@ impl Scheduler {
             self.quick.in_flight += 1;
             self.backlog.remove(queue.app, 1);
         }
-        if queue.is_overflowing && job.is_first_try {
+        if job.is_first_try {
             queue.running.insert(job.message);
         }
         self.payload_bytes = self.payload_bytes.saturating_sub(payload_len(job.content.as_ref()));
@@ -469,6 +468,8 @@ impl Lane {
     }
 }
 
+#[cfg(test)]
+mod overflow_tests;
 #[cfg(test)]
 mod ownership_tests;
 #[cfg(test)]

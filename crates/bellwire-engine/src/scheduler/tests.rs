@@ -430,7 +430,7 @@ fn what_was_read_back_and_runs_is_not_read_back_again() {
     let back = s.begin_read_back().unwrap();
     assert!(back.from == message(20) && back.known.contains(&message(20)), "it runs, and its row is still in the store");
     end(&mut s, 2, 1, QUICK);
-    s.recorded_first_try(back.endpoint, message(20));
+    s.recorded_first_try(Duration::from_millis(2), back.endpoint, message(20));
     s.end_read_back(&back);
     assert_eq!(s.enqueue(job(1, 1, 21)), Enqueued::Queued, "all read: straight into memory again");
 }
