@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::command::{
-    application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, provider, send,
-    serve, sign, verify,
+    application, attempt, bench_receiver, completions, configuration, demo, doctor, endpoint, key, message, migrate, provider,
+    send, serve, sign, source, verify,
 };
 use crate::config::Sources;
 use crate::config::error::ConfigError;
@@ -67,6 +67,8 @@ pub enum Command {
     Message(message::MessageArgs),
     /// Attempts to deliver
     Attempt(attempt::AttemptArgs),
+    /// Ways in: sources, each with a URL for a provider
+    Source(source::SourceArgs),
     /// Whether a webhook is genuine, and why not
     ///
     /// Nothing is sent anywhere. Exit code 0: genuine; 1: refused, with one of the stable reasons.
@@ -82,6 +84,8 @@ pub enum Command {
     Config(configuration::ConfigurationArgs),
     /// Check store, disk, clock and configuration
     Doctor(doctor::DoctorArgs),
+    /// Move an embedded store into a PostgreSQL database; interrupted, it goes on when it is run again
+    Migrate(migrate::MigrateArgs),
     /// Measure what this machine can do
     Bench(BenchArgs),
     /// Print a script for your shell that completes commands

@@ -31,6 +31,7 @@ pub struct ServerArgs {
 pub struct Api {
     client: Client,
     base: Url,
+    root: &'static [&'static str],
     token: String,
 }
 
@@ -38,7 +39,7 @@ pub struct Api {
 #[derive(Clone, Debug, Default)]
 pub struct Call<'a> {
     pub method: &'static str,
-    /// Segments after `/api/v1`; they are encoded here.
+    /// Segments after the API's root; they are encoded here.
     pub path: &'a [&'a str],
     pub query: Vec<(&'static str, String)>,
     pub body: Option<String>,
@@ -62,7 +63,18 @@ impl Api {
         let mut policy = EgressPolicy { allow_metadata: true, allow_names: vec![host], ..EgressPolicy::default() };
         policy.allow_entries(["0.0.0.0/0", "::/0"]).map_err(usage)?;
         let response = ResponseLimits { kept_bytes: ANSWER_BYTES_MAX, drained_bytes: 0 };
-        Ok(Self { client: Client::new(ClientOptions { policy, response, ..ClientOptions::default() }), base, token })
+        Ok(Self {
+            client: Client::new(ClientOptions { policy, response, ..ClientOptions::default() }),
+            base,
+            root: &["api", "v1"],
+            token,
+        })
+    }
+
+    /// The same server's API of sources, which has a root of its own.
+    #[must_use]
+    pub fn ingest(self) -> Self {
+        Self { root: &["ingest", "api", "v1"], ..self }
     }
 
     /// Makes a call and returns the JSON of its 2xx answer (null for none).
@@ -104,7 +116,7 @@ impl Api {
         url.path_segments_mut()
             .map_err(|()| Failure::new(Exit::Usage, format!("{} cannot be a server", self.base)))?
             .pop_if_empty()
-            .extend(["api", "v1"])
+            .extend(self.root)
             .extend(call.path);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
@@ -180,6 +192,8 @@ mod tests {
             api("http://h:1/base/").url(&call).unwrap().as_str(),
             "http://h:1/base/api/v1/app/a%2Fb%3Fc%23d/msg?limit=5&event_types=a%26b"
         );
+        let ingest = api("http://h:1").ingest().url(&Call { query: Vec::new(), ..call.clone() }).unwrap();
+        assert_eq!(ingest.path(), "/ingest/api/v1/app/a%2Fb%3Fc%23d/msg");
         assert!(api("http://h:1").url(&Call { path: &["app", ".."], ..call }).is_err());
     }
 
