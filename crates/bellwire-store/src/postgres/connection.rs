@@ -1,9 +1,12 @@
 //! Connections: a pool of them, statements with a time limit, transactions that end one way or the other.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bellwire_core::limits;
 use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use parking_lot::Mutex;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -22,11 +25,17 @@ const CONNECT_MAX: Duration = Duration::from_secs(3);
 const IDLE_MS_MAX: u32 = 5_000;
 /// Waiting for a connection of the pool.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// One that was not borrowed for so long may have broken unnoticed: it is asked first, which costs a round trip.
+const TRUSTED_MAX: Duration = Duration::from_millis(500);
+/// How long a connection, or a request to cancel a statement, may take to be answered.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Connections to one database.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    /// For cancelling statements, as for the connections themselves.
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Db {
@@ -45,11 +54,13 @@ impl Db {
         config.keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(10));
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = if config.get_ssl_mode() == SslMode::Disable {
-            Manager::from_config(config, NoTls, manager_config)
-        } else {
-            Manager::from_config(config, tls()?, manager_config)
+        let tls = if config.get_ssl_mode() == SslMode::Disable { None } else { Some(tls()?) };
+        let manager = match tls.clone() {
+            None => Manager::from_config(config, NoTls, manager_config),
+            Some(tls) => Manager::from_config(config, tls, manager_config),
         };
+        // Since when all that had been open before is in doubt: where one broke unnoticed, the others did too.
+        let doubted = Arc::new(Mutex::new(None::<Instant>));
         let pool = Pool::builder(manager)
             .max_size(connections_max)
             .runtime(Runtime::Tokio1)
@@ -60,9 +71,26 @@ impl Db {
                     client.batch_execute("SET jit = off").await.map_err(HookError::Backend)
                 })
             }))
+            .pre_recycle(Hook::async_fn(move |client, metrics| {
+                let (doubted, borrowed) = (doubted.clone(), metrics.recycled.unwrap_or(metrics.created));
+                Box::pin(async move {
+                    if (*doubted.lock()).is_some_and(|doubted| borrowed < doubted) {
+                        return Err(HookError::message("another one of its time broke unnoticed"));
+                    }
+                    if borrowed.elapsed() < TRUSTED_MAX || client.is_closed() {
+                        return Ok(());
+                    }
+                    if let Ok(Ok(())) = tokio::time::timeout(ANSWER_MAX, client.batch_execute("")).await {
+                        return Ok(());
+                    }
+                    *doubted.lock() = Some(Instant::now());
+                    tracing::debug!("a connection to the database broke unnoticed: those of its time are closed");
+                    Err(HookError::message("it broke unnoticed"))
+                })
+            }))
             .build()
             .map_err(|error| StoreError::Io(error.to_string()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, tls })
     }
 
     /// A connection of the pool's.
@@ -73,7 +101,7 @@ impl Db {
             PoolError::Closed => StoreError::Closed.into(),
             other => StoreError::Unavailable(other.to_string()).into(),
         })?;
-        Ok(Conn { object: Some(object) })
+        Ok(Conn { object: Some(object), is_waiting: AtomicBool::new(false), tls: self.tls.clone() })
     }
 
     /// Closes all connections, also those that will be returned.
@@ -101,16 +129,58 @@ fn tls() -> Result<MakeRustlsConnect, StoreError> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// One connection, on loan. Goes back to the pool when dropped, unless a statement or transaction was left in the middle.
+/// One connection, on loan. Goes back to the pool when dropped, unless a statement or transaction was left in the middle: by a time
+/// limit, or because who waited for it is gone (a client that closes its connection drops the request with all that it waits for).
 pub struct Conn {
     object: Option<Object>,
+    /// A statement was sent, and the end of its response has not been seen.
+    is_waiting: AtomicBool,
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Conn {
     fn client(&self) -> Outcome<&tokio_postgres::Client> {
         match &self.object {
             Some(object) => Ok(object),
-            None => Err(StoreError::Unavailable("the connection was given up".to_owned()).into()),
+            None => Err(given_up()),
+        }
+    }
+
+    /// One statement at a time: after one that was left in the middle there is no other.
+    async fn within<T>(&self, limit: Duration, act: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Outcome<T> {
+        if self.is_waiting.swap(true, Ordering::Relaxed) {
+            return Err(given_up());
+        }
+        match tokio::time::timeout(limit, act).await {
+            Ok(result) => {
+                // An error that the server did not send is the connection's.
+                let is_answered = result.as_ref().err().is_none_or(|error| error.code().is_some());
+                self.is_waiting.store(!is_answered, Ordering::Relaxed);
+                Ok(result?)
+            }
+            Err(_) => Err(StoreError::Busy("a statement took too long").into()),
+        }
+    }
+
+    /// Not back to the pool. Closing it rolls back; what the server is still at is cancelled, which hits nobody else, for the
+    /// connection is this one's to the end.
+    fn close(&mut self) {
+        let Some(object) = self.object.take() else { return };
+        let client = Object::take(object);
+        if self.is_waiting.load(Ordering::Relaxed)
+            && !client.is_closed()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (token, tls) = (client.cancel_token(), self.tls.clone());
+            runtime.spawn(tokio::time::timeout(ANSWER_MAX, async move {
+                let cancelled = match tls {
+                    Some(tls) => token.cancel_query(tls).await,
+                    None => token.cancel_query(NoTls).await,
+                };
+                if let Err(error) = cancelled {
+                    tracing::debug!(%error, "a statement could not be cancelled: it ends by itself");
+                }
+            }));
         }
     }
 
@@ -132,31 +202,30 @@ impl Conn {
     /// How many rows were changed.
     pub async fn execute(&self, sql: &str, params: &[Param<'_>]) -> Outcome<u64> {
         let client = self.client()?;
-        within(client, WRITE_MAX, client.execute_typed(sql, params)).await
+        self.within(WRITE_MAX, client.execute_typed(sql, params)).await
     }
 
-    /// As [`Self::query`] with another time limit. When it has passed, the server is told to stop.
+    /// As [`Self::query`] with another time limit. When it has passed, the connection is of no use any more, and the server is told
+    /// to stop as soon as it is dropped.
     pub async fn query_within(&self, limit: Duration, sql: &str, params: &[Param<'_>]) -> Outcome<Vec<Row>> {
         let client = self.client()?;
-        within(client, limit, client.query_typed(sql, params)).await
+        self.within(limit, client.query_typed(sql, params)).await
     }
 
     /// Statements without parameters.
     pub async fn batch(&self, sql: &str) -> Outcome<()> {
         let client = self.client()?;
-        within(client, WRITE_MAX, client.batch_execute(sql)).await
+        self.within(WRITE_MAX, client.batch_execute(sql)).await
     }
 
-    /// Whether it is known to be broken.
+    /// Whether it is known to be broken, or was left in the middle of a statement.
     pub fn is_closed(&self) -> bool {
-        self.object.as_ref().is_none_or(|object| object.is_closed())
+        self.is_waiting.load(Ordering::Relaxed) || self.object.as_ref().is_none_or(|object| object.is_closed())
     }
 
     /// Closes it, instead of returning it to the pool: nobody knows what state it is in.
     pub fn discard(mut self) {
-        if let Some(object) = self.object.take() {
-            drop(Object::take(object));
-        }
+        self.close();
     }
 
     /// Begins a transaction; statements on this connection are then part of it until [`Tx::commit`].
@@ -171,24 +240,26 @@ impl Conn {
 
     async fn begin_as(&mut self, sql: &str) -> Outcome<Tx<'_>> {
         // A process that is stopped in the middle must not keep its locks: others wait for them before they take over its work.
-        self.batch(&format!("{sql}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS_MAX}")).await?;
+        let begun = self.batch(&format!("{sql}; SET LOCAL idle_in_transaction_session_timeout = {IDLE_MS_MAX}")).await;
+        if let Err(fault) = begun {
+            // It may have begun all the same.
+            self.close();
+            return Err(fault);
+        }
         Ok(Tx { conn: self, is_open: true })
     }
 }
 
-async fn within<T>(
-    client: &tokio_postgres::Client,
-    limit: Duration,
-    act: impl Future<Output = Result<T, tokio_postgres::Error>>,
-) -> Outcome<T> {
-    match tokio::time::timeout(limit, act).await {
-        Ok(result) => Ok(result?),
-        Err(_) => {
-            // Without TLS: servers take the request for cancelling either way, and it holds no secret worth more than itself.
-            let _ = tokio::time::timeout(Duration::from_secs(1), client.cancel_token().cancel_query(NoTls)).await;
-            Err(StoreError::Busy("a statement took too long").into())
+impl Drop for Conn {
+    fn drop(&mut self) {
+        if self.is_waiting.load(Ordering::Relaxed) {
+            self.close();
         }
     }
+}
+
+fn given_up() -> Fault {
+    StoreError::Unavailable("the connection was given up".to_owned()).into()
 }
 
 /// A transaction. Dropped without [`Tx::commit`], it is rolled back with its connection.
@@ -232,11 +303,11 @@ impl std::ops::Deref for Tx<'_> {
 
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
-        if self.is_open
-            && let Some(object) = self.conn.object.take()
-        {
-            // Not returned to the pool: closing it rolls back.
-            drop(Object::take(object));
+        if self.is_open {
+            self.conn.close();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
