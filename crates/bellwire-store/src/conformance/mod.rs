@@ -113,6 +113,7 @@ cases! {
     source::deleting_a_source_takes_what_is_its_own covers delete_source add_receipts;
     source::creating_a_source_twice_under_one_key_makes_one covers create_source;
     source::source_lists_page covers list_sources;
+    source::sources_are_found_by_kind_whoever_has_them covers sources_of_kind;
     source::the_log_of_a_source_keeps_the_newest covers add_receipts list_receipts last_key;
     source::messages_keep_where_they_came_from covers accept load_message find_message list_messages;
     source::a_key_counts_for_its_own_window covers accept retain;

@@ -165,6 +165,21 @@ pub async fn source_lists_page(w: World) {
     assert!(w.store.list_sources(w.id(), page(9)).await.unwrap().rows.is_empty());
 }
 
+pub async fn sources_are_found_by_kind_whoever_has_them(w: World) {
+    let mut wanted = Vec::new();
+    for kind in ["cron", "stripe", "cron"] {
+        w.pass(HOUR);
+        let application = w.application("own");
+        let source = Source { kind: kind.to_owned(), org: w.id(), ..full(&w, &application) };
+        fresh(w.store.create_source(source.clone(), Some(application), None).await.unwrap());
+        if kind == "cron" {
+            wanted.push(source);
+        }
+    }
+    assert_eq!(w.store.sources_of_kind("cron").await.unwrap(), wanted, "by id");
+    assert!(w.store.sources_of_kind("nothing").await.unwrap().is_empty());
+}
+
 fn receipt(w: &World, source: SourceId, reason: &str) -> Receipt {
     Receipt {
         id: w.id(),

@@ -21,6 +21,7 @@ const TRAITS: &[(&str, &str)] = &[
 /// Names of the functions inside `pub trait …Store { … }`.
 fn methods(source: &str) -> Vec<&str> {
     let body = source.split_once("Store {").map_or("", |(_, body)| body);
+    let body = body.split_once("\n}").map_or(body, |(body, _)| body);
     body.lines().filter_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn ")?.split('(').next()).collect()
 }
 

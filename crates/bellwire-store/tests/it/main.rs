@@ -11,6 +11,7 @@ mod postgres_fencing;
 mod retention;
 mod secrets;
 mod segments;
+mod window;
 
 use std::path::Path;
 use std::sync::Arc;
