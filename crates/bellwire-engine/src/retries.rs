@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, MessageId, ShardSet, Timestamp, limits};
+use bellwire_core::{EndpointId, MessageId, Shard, ShardSet, Timestamp, limits};
 use bellwire_store::{DueCursor, DueDelivery};
 
 use crate::scheduler::Job;
 
 /// Retries in memory, waiting, queued or running.
 const IN_MEMORY_MAX: usize = 131_072;
+
+/// What was left in the store for want of room is read at most this often: each time it is all that is due, from the beginning.
+const UNPARK_EVERY: Duration = Duration::from_secs(1);
 
 type Key = (MessageId, EndpointId);
 
@@ -38,8 +41,11 @@ pub struct Retries {
     watermark: Timestamp,
     /// Shards of which everything up to the watermark is to be read (again).
     rewind: ShardSet,
-    /// While the store is being read: what was settled meanwhile, and may still stand in a page that was read before.
-    settled: Option<HashSet<Key>>,
+    /// Shards of endpoints that were parked and have room again: to be read when [`UNPARK_EVERY`] has passed.
+    unparked: ShardSet,
+    unparked_at: Option<Timestamp>,
+    /// While the store is being read: what was settled or told anew meanwhile; a page that was read before may have it as it was.
+    changed: Option<HashSet<Key>>,
     /// A shard was forgotten since reading began: the rest of what is read may be of the past.
     is_stale: bool,
 }
@@ -62,7 +68,9 @@ impl Retries {
             mine,
             watermark: Timestamp(i64::MIN),
             rewind: ShardSet::EMPTY,
-            settled: None,
+            unparked: ShardSet::EMPTY,
+            unparked_at: None,
+            changed: None,
             is_stale: false,
         }
     }
@@ -85,16 +93,21 @@ impl Retries {
     pub fn purge(&mut self, shards: &ShardSet) {
         self.mine = self.mine.without(shards);
         self.rewind = self.rewind.without(shards);
+        self.unparked = self.unparked.without(shards);
         self.waiting.retain(|cursor, _| !shards.has(cursor.endpoint));
         self.known.retain(|(_, endpoint), _| !shards.has(*endpoint));
         self.of_endpoint.retain(|endpoint, _| !shards.has(*endpoint));
         self.parked.retain(|endpoint| !shards.has(*endpoint));
-        self.is_stale |= self.settled.is_some();
+        self.is_stale |= self.changed.is_some();
     }
 
     /// A retry whose row is durable. Whether it is now the next one due.
     pub fn offer(&mut self, delivery: &DueDelivery) -> bool {
-        delivery.due_at <= self.watermark && !self.is_known(delivery) && self.insert(delivery)
+        if delivery.due_at > self.watermark || self.is_known(delivery) || !self.mine.has(delivery.endpoint) {
+            return false;
+        }
+        self.note_change((delivery.message, delivery.endpoint));
+        self.insert(delivery)
     }
 
     /// A manual try begins: a waiting retry of the same delivery is taken out. False: it has begun already, or is another node's.
@@ -102,16 +115,21 @@ impl Retries {
         if self.is_known(delivery) || !self.mine.has(delivery.endpoint) {
             return false;
         }
+        self.note_change((delivery.message, delivery.endpoint));
         self.put(delivery, false);
         true
     }
 
-    /// An attempt is durable: what was known of its delivery is no more. Whether the store should be read again.
+    fn note_change(&mut self, key: Key) {
+        if let Some(changed) = &mut self.changed {
+            changed.insert(key);
+        }
+    }
+
+    /// An attempt is durable: what was known of its delivery is no more. Whether the store should be read for what was left in it.
     pub fn settle(&mut self, message: MessageId, endpoint: EndpointId) -> bool {
         let key = (message, endpoint);
-        if let Some(settled) = &mut self.settled {
-            settled.insert(key);
-        }
+        self.note_change(key);
         let Some(known) = self.known.remove(&key) else { return false };
         if known.is_waiting {
             self.waiting.remove(&DueCursor { due_at: known.due_at, message, endpoint });
@@ -127,10 +145,11 @@ impl Retries {
             self.of_endpoint.remove(&endpoint);
         }
         let has_room = left <= share(self.known.len()) / 2;
-        if has_room && self.parked.remove(&endpoint) {
-            self.rewind = self.mine;
+        let is_unparked = has_room && self.parked.remove(&endpoint);
+        if is_unparked {
+            self.unparked.insert(Shard::of(endpoint));
         }
-        !self.rewind.is_empty()
+        is_unparked
     }
 
     /// Those due at `now`, when the next one is, and what to read from the store if it is time to.
@@ -146,10 +165,19 @@ impl Retries {
         }
         let next = self.waiting.first_key_value().map(|(cursor, _)| cursor.due_at);
         let is_near_end = self.watermark < now.plus(Duration::from_secs(limits::RETRY_HORIZON_SECONDS / 2));
-        if self.settled.is_some() || (!is_near_end && self.rewind.is_empty()) {
+        if self.changed.is_some() {
             return (due, next, None);
         }
-        self.settled = Some(HashSet::new());
+        // A clock that was set back has no say in it.
+        let may_unpark = self.unparked_at.is_none_or(|at| now < at || now >= at.plus(UNPARK_EVERY));
+        if !self.unparked.is_empty() && (may_unpark || is_near_end) {
+            self.unparked_at = Some(now);
+            self.rewind = self.rewind.union(&std::mem::take(&mut self.unparked));
+        }
+        if !is_near_end && self.rewind.is_empty() {
+            return (due, next, None);
+        }
+        self.changed = Some(HashSet::new());
         self.is_stale = false;
         let shards = if is_near_end {
             // From now on what commits with an earlier due time comes to memory by itself.
@@ -169,8 +197,10 @@ impl Retries {
         }
         for delivery in page {
             let key = (delivery.message, delivery.endpoint);
-            let is_settled = self.settled.as_ref().is_some_and(|settled| settled.contains(&key));
-            if !is_settled && !self.known.contains_key(&key) {
+            let has_changed = self.changed.as_ref().is_some_and(|changed| changed.contains(&key));
+            // One that waits for another time than its row says was made due by somebody else, and nobody could tell us.
+            let is_current = self.known.get(&key).is_some_and(|known| !known.is_waiting || known.due_at == delivery.due_at);
+            if !has_changed && !is_current {
                 self.insert(delivery);
             }
         }
@@ -179,7 +209,7 @@ impl Retries {
 
     /// The store has been read to the end, or is to be read again.
     pub fn end_load(&mut self, load: &LoadRetries) {
-        self.settled = None;
+        self.changed = None;
         if std::mem::take(&mut self.is_stale) {
             self.rewind(&load.shards);
         }
@@ -290,6 +320,54 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_that_get_room_one_after_another_make_the_store_be_read_once_a_second_and_only_their_shards() {
+        let mut retries = opened();
+        let page: Vec<_> = (1..=3).flat_map(|e| (0..5_000).map(move |m| due(e, i64::from(e) * 10_000 + m, 5))).collect();
+        retries.take_loaded(&page);
+        let mut released = retries.release_due(Timestamp(10)).0;
+        let mut loads = vec![];
+        for e in 1..=3u8 {
+            let (of_e, rest): (Vec<_>, _) = released.into_iter().partition(|job| job.endpoint == EndpointId::from_bytes([e; 20]));
+            released = rest;
+            let unparked = of_e.iter().filter(|job| retries.settle(job.message, job.endpoint)).count();
+            assert_eq!(unparked, 1, "endpoint {e}");
+            if let Some(load) = retries.release_due(Timestamp(10 + i64::from(e))).2 {
+                retries.end_load(&load);
+                loads.push(load.shards);
+            }
+        }
+        assert_eq!(loads, [[Shard(1)].into_iter().collect()], "three within three milliseconds");
+        assert!(retries.release_due(Timestamp(1_010)).2.is_none());
+        let load = retries.release_due(Timestamp(1_011)).2.expect("a second later");
+        assert_eq!(load.shards, [Shard(2), Shard(3)].into_iter().collect());
+    }
+
+    #[test]
+    fn a_waiting_retry_whose_row_was_made_due_by_somebody_else_takes_the_time_of_its_row() {
+        let mut retries = opened();
+        retries.offer(&due(1, 7, 50_000));
+        retries.rewind(&ShardSet::ALL);
+        let load = retries.release_due(Timestamp(30_001)).2.expect("it is read again");
+        assert!(retries.take_loaded(&[due(1, 7, 30_000)]));
+        retries.end_load(&load);
+        assert_eq!(retries.release_due(Timestamp(30_002)).0.len(), 1);
+        assert_eq!(retries.release_due(Timestamp(50_001)).0.len(), 0, "once");
+    }
+
+    #[test]
+    fn a_page_read_before_a_retry_was_told_anew_does_not_bring_back_its_former_time() {
+        let mut retries = opened();
+        retries.offer(&due(1, 7, 50_000));
+        retries.rewind(&ShardSet::ALL);
+        let load = retries.release_due(Timestamp(30_001)).2.expect("it is read again");
+        let page = [due(1, 7, 50_000)];
+        retries.offer(&due(1, 7, 30_005));
+        retries.take_loaded(&page);
+        retries.end_load(&load);
+        assert_eq!(retries.release_due(Timestamp(30_006)).0.len(), 1);
+    }
+
+    #[test]
     fn what_was_settled_while_the_store_was_read_is_not_taken_from_the_old_page() {
         let mut retries = opened();
         assert!(retries.offer(&due(1, 7, 5)));
@@ -336,7 +414,7 @@ mod tests {
         retries.offer(&due(1, 7, 5));
         retries.offer(&due(2, 8, 5));
         let load = retries.release_due(Timestamp(-70_000 + 140_000)).2.expect("time to read on");
-        let gone: ShardSet = [bellwire_core::Shard(1)].into_iter().collect();
+        let gone: ShardSet = [Shard(1)].into_iter().collect();
         retries.purge(&gone);
         assert!(!retries.take_loaded(&[due(1, 9, 6), due(2, 9, 6)]));
         retries.end_load(&load);
@@ -355,7 +433,7 @@ mod tests {
         let mut retries = Retries::new(ShardSet::EMPTY);
         let first = retries.release_due(Timestamp(0)).2.expect("the store is read first");
         retries.end_load(&first);
-        let gained: ShardSet = [bellwire_core::Shard(1)].into_iter().collect();
+        let gained: ShardSet = [Shard(1)].into_iter().collect();
         retries.gain(&gained);
         assert!(retries.release_due(Timestamp(1_000)).2.is_none());
         retries.rewind(&gained);
