@@ -226,6 +226,14 @@ pub fn key_path(data_dir: &Path) -> PathBuf {
     data_dir.join(MASTER_KEY_FILE)
 }
 
+/// The key in the data folder of a store that is there.
+///
+/// # Errors
+/// It is not there or cannot be read.
+pub fn existing_key(data_dir: &Path) -> anyhow::Result<MasterKey> {
+    Ok(load_or_make_key(data_dir, true)?.key)
+}
+
 /// The master key of this node.
 #[derive(Debug)]
 struct NodeKey {

@@ -11,10 +11,12 @@ pub mod endpoint;
 pub mod key;
 pub mod list;
 pub mod message;
+pub mod migrate;
 pub mod provider;
 pub mod send;
 pub mod serve;
 pub mod sign;
+pub mod source;
 pub mod verify;
 pub mod webhook;
 
@@ -41,11 +43,13 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Endpoint(args) => on_one_thread(endpoint::run(&args, &config)),
         Command::Message(args) => on_one_thread(message::run(&args, &config)),
         Command::Attempt(args) => on_one_thread(attempt::run(&args, &config)),
+        Command::Source(args) => on_one_thread(source::run(&args, &config)),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Provider(args) => provider::run(&args),
         Command::Config(args) => configuration::run(&args, &config),
         Command::Doctor(args) => on_one_thread(doctor::run(&args, &config)),
+        Command::Migrate(args) => on_one_thread(migrate::run(&args, &config)),
         Command::Bench(args) => on_one_thread(measure(args, config.database)),
         Command::Completions(args) => completions::run(&args),
         Command::BenchReceiver(args) => bench_receiver::run(&args),

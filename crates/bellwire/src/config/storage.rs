@@ -100,7 +100,11 @@ impl Storage {
     }
 }
 
-fn parse_url(text: &str) -> Result<Backend, String> {
+/// A store by its URL.
+///
+/// # Errors
+/// What is wrong with it; nothing of the URL, which may hold a password, unless its beginning is.
+pub fn parse_url(text: &str) -> Result<Backend, String> {
     match text.split_once("://") {
         Some(("sqlite", path)) if !path.is_empty() => Ok(Backend::Sqlite(PathBuf::from(path))),
         Some(("sqlite", _)) => Err("names no folder".to_owned()),

@@ -4,6 +4,7 @@
 mod bench;
 mod configuration;
 mod demo;
+mod migrate;
 mod postgres;
 mod receiver;
 mod server;
