@@ -218,3 +218,5 @@ pub const SOURCE_CONFIG_BYTES_MAX: usize = 16 * 1024;
 pub const CRON_SOURCES_MAX: i64 = 10_000;
 /// How far back a schedule is looked at after nobody had looked: what was missed longer ago is not made up.
 pub const CRON_LOOK_BACK_MINUTES: u32 = 60;
+/// Deliveries begun by one group commit of the PostgreSQL store: eight of the widest fan-outs. More would hold its locks for seconds.
+pub const GROUP_DELIVERIES_MAX: usize = 8_192;

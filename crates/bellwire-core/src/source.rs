@@ -68,6 +68,8 @@ pub struct SourceSettings {
     /// JSON Pointer or `header:NAME` to the time of the event (RFC 3339, or Unix seconds or milliseconds), where it is not known of the
     /// provider. Without any, the time of its signature counts.
     pub occurred_at: Option<String>,
+    /// The handshake of a provider that there is no preset for (`clio`, `smartcar`, …), or another than its preset's.
+    pub handshake: Option<String>,
     /// JSON Pointer or `header:NAME` to the event's sequence number.
     pub sequence: Option<String>,
 }

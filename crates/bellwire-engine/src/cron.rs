@@ -93,7 +93,9 @@ impl Schedule {
 fn field(what: &str, text: &str, min: u32, max: u32, names: &[&str]) -> Result<u64, String> {
     let wrong = || {
         let shown: String = text.chars().take(64).collect();
-        format!("{what} {shown:?} cannot be read; write *, numbers from {min} to {max}, ranges (1-5), lists (1,3) or steps (*/15)")
+        format!(
+            "{what} {shown:?} cannot be read; write *, numbers from {min} to {max}, ranges (1-5), lists (1,3) or steps (*/15)"
+        )
     };
     let number = |text: &str| {
         let named = names.iter().position(|name| text.eq_ignore_ascii_case(name));
@@ -212,12 +214,16 @@ mod tests {
     fn schedules_are_due_as_cron_has_it() {
         // 2026-11-21 is a Saturday.
         assert!(is_due("*/15 * * * *", None, "2026-11-21T10:45:00Z") && !is_due("*/15 * * * *", None, "2026-11-21T10:46:00Z"));
-        assert!(is_due("0 9-17 * * sat", None, "2026-11-21T09:00:00Z") && !is_due("0 9-17 * * 1-5", None, "2026-11-21T09:00:00Z"));
+        assert!(
+            is_due("0 9-17 * * sat", None, "2026-11-21T09:00:00Z") && !is_due("0 9-17 * * 1-5", None, "2026-11-21T09:00:00Z")
+        );
         assert!(is_due("0 0 * * 7", None, "2026-11-22T00:00:00Z") && is_due("0 0 * * 0", None, "2026-11-22T00:00:00Z"));
         assert!(is_due("0 0 1 * sat", None, "2026-11-21T00:00:00Z"), "either day fits where both are restricted");
         assert!(is_due("0 0 21 * mon", None, "2026-11-21T00:00:00Z"));
         assert!(!is_due("0 0 */2 * sun", None, "2026-11-21T00:00:00Z"), "a day field that begins with * restricts too");
-        assert!(is_due("5/10 * 21 NOV *", None, "2026-11-21T10:25:00Z") && !is_due("5/10 * * dec *", None, "2026-11-21T10:25:00Z"));
+        assert!(
+            is_due("5/10 * 21 NOV *", None, "2026-11-21T10:25:00Z") && !is_due("5/10 * * dec *", None, "2026-11-21T10:25:00Z")
+        );
         assert!(is_due("@daily", None, "2026-11-21T00:00:00Z"));
         assert!(is_due("30 9 * * *", Some("Asia/Kolkata"), "2026-11-21T04:00:00Z"), "the zone's offset counts");
         assert!(is_due("0 9 * * *", Some("Europe/Berlin"), "2026-07-01T07:00:00Z"), "summer time counts");

@@ -25,7 +25,8 @@ pub async fn read(visit: &Visit<'_>, body: Body, max: usize) -> Result<Taken, St
         let detail = format!("the body is larger than the {max} bytes allowed (bodyBytesMax)");
         Stop::Refused(Refused { is_cut: true, ..Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail) })
     };
-    let announced = visit.parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let announced =
+        visit.parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
@@ -40,7 +41,9 @@ async fn collect(visit: &Visit<'_>, mut body: Body, max: usize, too_large: &impl
     let mut room: Option<OwnedSemaphorePermit> = None;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
-        let broken = |_| Stop::Refused(Refused { is_cut: true, ..Refused::new(StatusCode::BAD_REQUEST, "broken_off", "the body broke off") });
+        let broken = |_| {
+            Stop::Refused(Refused { is_cut: true, ..Refused::new(StatusCode::BAD_REQUEST, "broken_off", "the body broke off") })
+        };
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let length = first.len() + rest.len() + data.len();
         if length > max {

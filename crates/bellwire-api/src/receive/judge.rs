@@ -71,7 +71,7 @@ pub async fn judge(visit: &Visit<'_>, headers: &[(&str, &[u8])], body: &Bytes) -
         verified => verified,
     };
     if let Some(flow) = ready.flow {
-        let signature = if verified.is_ok() { Signature::Valid } else { Signature::NotValid };
+        let signature = if verified.is_ok() && ready.preset.is_some() { Signature::Valid } else { Signature::NotValid };
         match flow.judge(&request, &knowledge(ready), signature) {
             Handshake::NotOne => {}
             Handshake::Refuse(refused) => return Err(refuse(&refused)),

@@ -37,8 +37,8 @@ use tokio::sync::Semaphore;
 pub use address::{PeerAddress, client_address};
 pub use cron::{KIND as CRON, check as check_cron};
 pub use ready::{
-    GENERIC, STATE_FOR_OPERATOR, STATE_LEASE, STATE_SECRET, STATE_SECRET_NAME, Warning, credentials_of, is_missing, is_shown,
-    parse_network, preset_id, warnings_of,
+    GENERIC, STATE_FOR_OPERATOR, STATE_LEASE, STATE_SECRET, STATE_SECRET_NAME, Warning, credentials_of, flow_of, is_missing,
+    is_shown, parse_network, preset_id, warnings_of,
 };
 pub use recognise::is_place;
 pub use schema::compile as compile_schema;
@@ -108,6 +108,11 @@ impl Receive {
     /// To be called after every write to a source, with each token it has or had.
     pub fn source_changed(&self, token: &str) {
         self.sources.forget(token);
+    }
+
+    /// Entries of sources' logs that were not kept since the start.
+    pub fn receipts_dropped(&self) -> u64 {
+        self.receipts.dropped()
     }
 
     /// Writes what of the logs is still in memory.
@@ -311,8 +316,7 @@ async fn publish(visit: &Visit<'_>, recognised: Recognised) -> Result<Response, 
     let Recognised { message, duplicate_key, order } = recognised;
     let now = api.now();
     let window = ready.window.min(api.engine().config().retention);
-    let idempotency =
-        duplicate_key.map(|key| Idempotency { key, request: [0; 16], expires_at: now.plus(window), window });
+    let idempotency = duplicate_key.map(|key| Idempotency { key, request: [0; 16], expires_at: now.plus(window), window });
     match api.engine().publish(&app, message, idempotency).await? {
         Published::Fresh(_) => {
             if let Some(order) = order {
@@ -353,7 +357,8 @@ fn prepare<'a>(status: u16, headers: impl IntoIterator<Item = (&'a str, &'a str)
     let mut read = Vec::new();
     for (name, value) in headers {
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("the value of {name} has characters that headers cannot have"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| format!("the value of {name} has characters that headers cannot have"))?;
         read.push((header, value));
     }
     Ok((status, read, Bytes::from(body.to_owned())))

@@ -63,7 +63,7 @@ pub struct Ready {
 impl Ready {
     pub fn new(receive: &Receive, source: Source) -> Self {
         let preset = receive.preset(&source.kind).cloned();
-        let flow = preset.as_ref().and_then(|preset| Flow::named(preset.id()));
+        let flow = flow_of(preset.as_deref(), &source);
         let credentials = credentials_of(preset.as_deref(), flow, &source);
         let problem = match &preset {
             Some(preset) => preset.check_credentials(&credentials).err().map(|refusal| refusal.to_string()),
@@ -83,7 +83,10 @@ impl Ready {
         Self {
             settled: settled_of(&source),
             networks: networks_of(&settings.allowed_networks),
-            body_bytes_max: settings.body_bytes_max.unwrap_or(limits::RECEIVED_BODY_BYTES_MAX).min(limits::RECEIVED_BODY_BYTES_MAX),
+            body_bytes_max: settings
+                .body_bytes_max
+                .unwrap_or(limits::RECEIVED_BODY_BYTES_MAX)
+                .min(limits::RECEIVED_BODY_BYTES_MAX),
             window: Duration::from_secs(settings.duplicates.window_seconds.min(limits::DUPLICATE_WINDOW_SECONDS_MAX)),
             schema: settings.schema.as_ref().map(schema::compile),
             answer: custom.or(own).unwrap_or_else(default_answer),
@@ -101,6 +104,11 @@ impl Ready {
         let secrets = self.source.config.iter().filter(|(name, _)| !is_shown(name)).map(|(_, secret)| secret.expose());
         secrets.filter(|secret| secret.len() >= 4).fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
     }
+}
+
+/// The handshake that is set, or the preset's.
+pub fn flow_of(preset: Option<&Preset>, source: &Source) -> Option<&'static Flow> {
+    source.settings.handshake.as_deref().or(preset.map(Preset::id)).and_then(Flow::named)
 }
 
 /// Anything but an empty 200, which ours says as well.
@@ -200,7 +208,7 @@ pub fn warnings_of(receive: &Receive, source: &Source) -> Vec<Warning> {
         warn("unverified", "anybody who knows the URL can send events: isUnverifiedAllowed is on".to_owned());
     }
     let Some(preset) = receive.preset(&source.kind) else { return warnings };
-    let credentials = credentials_of(Some(preset), Flow::named(preset.id()), source);
+    let credentials = credentials_of(Some(preset), flow_of(Some(preset), source), source);
     match preset.check_credentials(&credentials) {
         Err(refusal) if is_missing(&refusal) => {
             warn("no_secret", format!("every request is refused until the config is complete: {refusal}"));
@@ -210,11 +218,16 @@ pub fn warnings_of(receive: &Receive, source: &Source) -> Vec<Warning> {
     }
     match preset.confidence() {
         Confidence::Verified => {}
-        Confidence::Docs => warn("docs", format!("how {} signs is known from its documentation, not tried with its library", preset.name())),
+        Confidence::Docs => {
+            warn("docs", format!("how {} signs is known from its documentation, not tried with its library", preset.name()))
+        }
         _ => warn("recalled", format!("how {} signs is known from memory: try it before you rely on it", preset.name())),
     }
     if !preset.covers_body() {
-        warn("body_not_covered", format!("what {} offers does not cover the body: it is as trustworthy as the connection", preset.name()));
+        warn(
+            "body_not_covered",
+            format!("what {} offers does not cover the body: it is as trustworthy as the connection", preset.name()),
+        );
     }
     warnings
 }

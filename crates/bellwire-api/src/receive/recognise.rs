@@ -3,9 +3,7 @@
 use std::cell::OnceCell;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use bellwire_core::{
-    DuplicateKey, IdKind, Message, MessageId, Origin, SourceId, Timestamp, header as core_header, limits,
-};
+use bellwire_core::{DuplicateKey, IdKind, Message, MessageId, Origin, SourceId, Timestamp, header as core_header, limits};
 use bellwire_verify::{Event, Request};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -194,7 +192,9 @@ fn known_times(kind: &str) -> &'static [&'static str] {
         "square" | "calendly" | "linear" => &["/created_at", "/createdAt"],
         "hubspot-v1" | "hubspot-v2" | "hubspot-v3" => &["/0/occurredAt"],
         "cloudevents-http" => &["header:ce-time", "/time"],
-        "svix" | "clerk" | "resend" | "standard-webhooks" | "standard-webhooks-v1a" | "openai" | "polar" => &["/timestamp", "/created_at"],
+        "svix" | "clerk" | "resend" | "standard-webhooks" | "standard-webhooks-v1a" | "openai" | "polar" => {
+            &["/timestamp", "/created_at"]
+        }
         "paddle" => &["/occurred_at"],
         "sendgrid" => &["/0/timestamp"],
         "mailgun" => &["/event-data/timestamp", "/signature/timestamp"],
@@ -274,11 +274,13 @@ fn payload_of(visit: &Visit<'_>, body: &Bytes) -> (Bytes, String) {
 /// Headers as they came, without credentials and those of the connection.
 pub fn shown_headers(ready: &Ready, headers: &HeaderMap) -> Vec<(String, String)> {
     const HOP_BY_HOP: &[&str] = &[
-        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect", "content-length",
-        "forwarded", "x-forwarded-for",
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect",
+        "content-length", "forwarded", "x-forwarded-for",
     ];
     let is_shown = |name: &str| {
-        !HOP_BY_HOP.contains(&name) && !core_header::is_sensitive(name) && !ready.secret_headers.iter().any(|secret| secret == name)
+        !HOP_BY_HOP.contains(&name)
+            && !core_header::is_sensitive(name)
+            && !ready.secret_headers.iter().any(|secret| secret == name)
     };
     let shown = headers.iter().filter(|(name, _)| is_shown(name.as_str()));
     shown.map(|(name, value)| (name.as_str().to_owned(), ready.redacted(&String::from_utf8_lossy(value.as_bytes())))).collect()

@@ -33,7 +33,11 @@ pub async fn check(visit: &Visit<'_>, body: &Bytes) -> Result<(), Stop> {
             Some(value) => match validator.validate(&value) {
                 Ok(()) => return Ok(()),
                 // The error's text quotes the body; the place does not.
-                Err(error) => format!("the body does not fulfil the schema at {:?} ({})", error.instance_path().to_string(), error.schema_path()),
+                Err(error) => format!(
+                    "the body does not fulfil the schema at {:?} ({})",
+                    error.instance_path().to_string(),
+                    error.schema_path()
+                ),
             },
         },
     };

@@ -76,8 +76,10 @@ fn multipart(body: &[u8], boundary: &str) -> Option<Value> {
         }
         let (head, value) = part.strip_prefix("\r\n")?.split_once("\r\n\r\n")?;
         let value = value.strip_suffix("\r\n")?;
-        let disposition =
-            head.split("\r\n").filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim().eq_ignore_ascii_case("content-disposition"));
+        let disposition = head
+            .split("\r\n")
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("content-disposition"));
         let (_, disposition) = disposition?;
         if parameter(disposition, "filename").is_none() {
             add(&mut fields, parameter(disposition, "name")?.to_owned(), Value::String(value.to_owned()));

@@ -79,6 +79,12 @@ pub async fn metrics(call: Call) -> Answer {
     for (class, count) in call.api().counts() {
         let _ = writeln!(text, "bellwire_api_responses_total{{class=\"{class}xx\"}} {count}");
     }
+    let dropped = call.api().receive().receipts_dropped();
+    let _ = write!(
+        text,
+        "# HELP bellwire_source_log_dropped Entries of sources' logs that were not kept: too many came.\n\
+         # TYPE bellwire_source_log_dropped counter\nbellwire_source_log_dropped_total {dropped}\n"
+    );
     text.push_str("# EOF\n");
     page("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
 }

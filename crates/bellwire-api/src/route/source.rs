@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bellwire_core::{
-    Application, ApplicationKind, Direction, IdKind, OrgId, Secret, Source, SourceId, limits,
-};
-use bellwire_verify::handshake::Flow;
+use bellwire_core::{Application, ApplicationKind, Direction, IdKind, OrgId, Secret, Source, SourceId, limits};
 use http::StatusCode;
 
 use super::{BODY_MAX, page};
@@ -147,15 +144,17 @@ fn check(call: &Call, source: &Source) -> Result<(), ApiError> {
         return Ok(());
     }
     if source.kind == receive::CRON {
-        return receive::check_cron(source).map_err(|(name, text)| ApiError::invalid(&["body", "config", name], text, "value_error"));
+        return receive::check_cron(source)
+            .map_err(|(name, text)| ApiError::invalid(&["body", "config", name], text, "value_error"));
     }
     let Some(preset) = call.api().receive().preset(&source.kind) else {
         let similar = bellwire_verify::Presets::builtin().resembling(&source.kind);
         let hint = if similar.is_empty() { String::new() } else { format!("; did you mean {}?", similar.join(" or ")) };
-        let text = format!("there is no provider {:?}{hint} GET /api/v1/provider lists them; generic-webhook takes any", source.kind);
+        let text =
+            format!("there is no provider {:?}{hint} GET /api/v1/provider lists them; generic-webhook takes any", source.kind);
         return Err(ApiError::field("type", text));
     };
-    let credentials = receive::credentials_of(Some(preset), Flow::named(preset.id()), source);
+    let credentials = receive::credentials_of(Some(preset), receive::flow_of(Some(preset), source), source);
     match preset.check_credentials(&credentials) {
         Err(refusal) if !receive::is_missing(&refusal) => {
             Err(ApiError::invalid(&["body", "config"], format!("the config can never fit: {refusal}"), "value_error"))

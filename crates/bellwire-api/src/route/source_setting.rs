@@ -1,6 +1,7 @@
 //! What sources have beyond the Svix API: settings, the log with duplicates, what handshakes left, and the list of providers.
 
 use bellwire_core::{Direction, DuplicateKey, SourceSettings, Timestamp, limits};
+use bellwire_verify::handshake::Flow;
 use http::{HeaderName, StatusCode};
 use serde_json::Value;
 
@@ -91,7 +92,8 @@ pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(
     ];
     for (name, list) in lists {
         if list.len() > limits::SOURCE_LIST_ENTRIES_MAX || list.iter().any(|text| text.len() > limits::NAME_CHARS_MAX) {
-            let text = format!("at most {} entries of {} bytes are allowed", limits::SOURCE_LIST_ENTRIES_MAX, limits::NAME_CHARS_MAX);
+            let text =
+                format!("at most {} entries of {} bytes are allowed", limits::SOURCE_LIST_ENTRIES_MAX, limits::NAME_CHARS_MAX);
             return wrong(name, text);
         }
     }
@@ -141,6 +143,12 @@ pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(
             let shown: String = place.chars().take(64).collect();
             return wrong(name, format!("{shown:?} is no place; write a JSON Pointer (/data/id), header:NAME or query:NAME"));
         }
+    }
+    if let Some(name) = &settings.handshake
+        && Flow::named(name).is_none()
+    {
+        let known: Vec<&str> = Flow::all().iter().map(Flow::id).collect();
+        return wrong("handshake", format!("there is no handshake {name:?}; there are {}", known.join(", ")));
     }
     if let Some(schema) = &settings.schema {
         let bytes = schema.to_string().len();

@@ -6,10 +6,10 @@ use bellwire_core::{Metadata, Secret, Source, SourceSettings, limits};
 use bellwire_store::Receipt;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use utoipa::PartialSchema;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{RefOr, Schema};
-use utoipa::PartialSchema;
 
 use super::field::{MetadataIn, Patch, present};
 use super::text::{DateTime, IdOrUid, Name, Uid};
@@ -104,7 +104,8 @@ pub struct SourceKind(pub String);
 impl TryFrom<String> for SourceKind {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        IdOrUid::check(&text).map_err(|_| "the type is a preset's id (GET /api/v1/provider), generic-webhook or cron".to_owned())?;
+        IdOrUid::check(&text)
+            .map_err(|_| "the type is a preset's id (GET /api/v1/provider), generic-webhook or cron".to_owned())?;
         Ok(Self(text))
     }
 }
@@ -315,7 +316,10 @@ impl PartialSchema for SettingsBody {
             .property("rateLimit", of(Type::Integer, "Requests a second on each node; above it 429."))
             .property("basicUser", of(Type::String, "Basic authentication; the password is `basicPassword` of the config."))
             .property("tokenHeader", of(Type::String, "Header that must hold `headerToken` of the config."))
-            .property("clientCertificateSubjects", of(Type::Array, "Subjects that a trusted proxy may pass in x-client-cert-subject."))
+            .property(
+                "clientCertificateSubjects",
+                of(Type::Array, "Subjects that a trusted proxy may pass in x-client-cert-subject."),
+            )
             .property("answer", of(Type::Object, "`status` (200 to 299), `headers`, `body` of the answer to success."))
             .property("duplicates", of(Type::Object, "`by` (provider, parts, body, off), `parts` (places), `windowSeconds`."))
             .property("orderingKey", of(Type::String, "Place of the ordering key: JSON Pointer, `header:NAME` or `query:NAME`."))
@@ -323,6 +327,7 @@ impl PartialSchema for SettingsBody {
             .property("eventType", of(Type::String, "Place of the event type."))
             .property("staleAfterSeconds", of(Type::Integer, "Older events are marked as stale."))
             .property("occurredAt", of(Type::String, "Place of the event's time."))
+            .property("handshake", of(Type::String, "The handshake of a provider without a preset."))
             .property("sequence", of(Type::String, "Place of the event's sequence number."))
             .into()
     }

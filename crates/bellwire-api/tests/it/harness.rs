@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bellwire_api::{Api, ApiConfig, ApiState, NewApiKey, ReceiveConfig, new_api_key};
-use bellwire_core::{Clock, IdKind, OrgId, Secret, SystemClock, Timestamp};
+use bellwire_core::{Clock, Direction, IdKind, Message, OrgId, PageQuery, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineConfig, EngineDeps};
-use bellwire_store::Cipher;
+use bellwire_store::{Cipher, MessageFilter};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -147,6 +147,38 @@ impl Harness {
             None => Body::empty(),
         };
         self.send(request.body(body).unwrap()).await
+    }
+
+    /// Anything, from anywhere, as it would come to a public URL (or only its path).
+    pub async fn receive(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+        let mut request = Request::builder().method(method).uri(url.trim_start_matches("https://hooks.example.com"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// A new source; its whole answer.
+    pub async fn source(&self, body: Value) -> Value {
+        self.post("/ingest/api/v1/source", body).await.expect(201)
+    }
+
+    /// The log of a source once it has `count` entries, newest first: reason, status and the message it repeats.
+    pub async fn log(&self, source: &Value, count: usize) -> Vec<(String, u64, Option<String>)> {
+        let path = format!("/api/v1/source/{}/log", text(&source["id"]));
+        let page = self.until(&path, |page| page["data"].as_array().is_some_and(|rows| rows.len() >= count)).await;
+        let rows = page["data"].as_array().unwrap();
+        assert_eq!(rows.len(), count, "{page}");
+        rows.iter()
+            .map(|row| (text(&row["reason"]), row["status"].as_u64().unwrap(), row["duplicateOf"].as_str().map(str::to_owned)))
+            .collect()
+    }
+
+    /// The messages of a source, newest first, as they are stored.
+    pub async fn received(&self, source: &Value) -> Vec<Message> {
+        let page = PageQuery { limit: 250, order: Direction::Descending, after: None, backwards: false };
+        let app = text(&source["appId"]).parse().unwrap();
+        self.engine.store().list_messages(app, MessageFilter::default(), page, true).await.unwrap().rows
     }
 
     pub async fn get(&self, path: &str) -> Answer {

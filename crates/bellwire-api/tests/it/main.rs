@@ -9,6 +9,8 @@ mod harness;
 mod idempotency;
 mod patch;
 mod portal;
+mod receive;
 mod server;
+mod source;
 mod tenancy;
 mod tour;

@@ -90,7 +90,9 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     let parse = |part: &str| {
         let address = || part.parse::<IpAddr>().map(IpNet::from);
-        part.parse().or_else(|_| address()).map_err(|_| format!("{part:?} is neither a network such as 10.0.0.0/8 nor an address"))
+        part.parse()
+            .or_else(|_| address())
+            .map_err(|_| format!("{part:?} is neither a network such as 10.0.0.0/8 nor an address"))
     };
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(parse).collect()
 }
