@@ -35,10 +35,30 @@ const STORE_RETRY: Duration = Duration::from_millis(250);
 struct Holdings {
     /// Commits tell of their deliveries, and attempts of them start unless they are leaving.
     local: ShardSet,
-    /// Claimed; what is unfinished of them is being read.
+    /// Claimed; what is unfinished of them is being read, or is to be.
     adopting: ShardSet,
+    /// Those of `adopting` whose reading has not begun.
+    unread: ShardSet,
+    /// One reading at a time: each goes through the whole queue and has a connection all the while.
+    is_reading: bool,
     /// Being given up.
     leaving: ShardSet,
+}
+
+impl Holdings {
+    /// Claimed just now. Whether a reader must be started: else the one at work goes on with them when it has done.
+    fn claimed(&mut self, shards: &ShardSet) -> bool {
+        self.adopting = self.adopting.union(shards);
+        self.unread = self.unread.union(shards);
+        !std::mem::replace(&mut self.is_reading, true)
+    }
+
+    /// Everything whose reading has not begun, for the one reader; `None`: it is done.
+    fn next_to_read(&mut self) -> Option<ShardSet> {
+        let next = std::mem::take(&mut self.unread);
+        self.is_reading = !next.is_empty();
+        self.is_reading.then_some(next)
+    }
 }
 
 pub struct Shards {
@@ -243,8 +263,11 @@ async fn balance(
     let known = before.local.union(&before.adopting).union(&before.leaving);
     gained = gained.union(&mine.without(&known)).without(&known);
     if !gained.is_empty() {
-        engine.shards.change(|holdings| holdings.adopting = holdings.adopting.union(&gained));
-        moves.spawn(moving::adopt(engine.clone(), own, gained));
+        let mut is_first = false;
+        engine.shards.change(|holdings| is_first = holdings.claimed(&gained));
+        if is_first {
+            moves.spawn(moving::adopt(engine.clone(), own));
+        }
     }
     // What is still being read is given up in a later beat.
     let give_up = plan.give_up.intersection(&before.local);
@@ -277,5 +300,28 @@ async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
                 tokio::time::sleep(STORE_RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(of: &[u8]) -> ShardSet {
+        of.iter().map(|shard| Shard(*shard)).collect()
+    }
+
+    #[test]
+    fn however_often_shards_are_claimed_one_reader_is_at_work_and_it_reads_all_that_waits_at_once() {
+        let mut holdings = Holdings::default();
+        assert!(holdings.claimed(&set(&[1])), "somebody must begin");
+        assert_eq!(holdings.next_to_read(), Some(set(&[1])));
+        for shard in 2..10 {
+            assert!(!holdings.claimed(&set(&[shard])), "a second reader would take a second connection");
+        }
+        assert_eq!(holdings.next_to_read(), Some(set(&[2, 3, 4, 5, 6, 7, 8, 9])));
+        assert_eq!(holdings.next_to_read(), None);
+        assert!(holdings.claimed(&set(&[10])), "the reader has ended");
+        assert_eq!(holdings.next_to_read(), Some(set(&[10])));
     }
 }

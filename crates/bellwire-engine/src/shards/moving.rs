@@ -46,8 +46,21 @@ pub async fn adopt_alone(engine: Arc<Engine>, last_key: i64) {
     }
 }
 
-/// Reads what is unfinished of shards just claimed, and then starts it.
-pub async fn adopt(engine: Arc<Engine>, epoch: i64, shards: ShardSet) {
+/// Reads what is unfinished of shards claimed, and then starts it; and so on with those that were claimed meanwhile.
+pub async fn adopt(engine: Arc<Engine>, epoch: i64) {
+    loop {
+        let mut next = None;
+        engine.shards.change(|holdings| next = holdings.next_to_read());
+        let Some(shards) = next else { return };
+        // If it comes to nothing, the membership is over or the engine stops: nobody is to go on.
+        if !adopt_these(&engine, epoch, shards).await {
+            return;
+        }
+    }
+}
+
+/// False: the membership is over, or the engine stops.
+async fn adopt_these(engine: &Engine, epoch: i64, shards: ShardSet) -> bool {
     let began = Instant::now();
     let resumed = loop {
         let mut resumed = 0usize;
@@ -58,7 +71,7 @@ pub async fn adopt(engine: Arc<Engine>, epoch: i64, shards: ShardSet) {
         };
         match engine.store.adopt(shards, 0, &mut feed).await {
             Ok(()) => break resumed,
-            Err(StoreError::Closed | StoreError::Fenced) => return,
+            Err(StoreError::Closed | StoreError::Fenced) => return false,
             Err(error) => {
                 // From the beginning: nothing of it has started.
                 engine.queue.purge(&shards);
@@ -67,15 +80,15 @@ pub async fn adopt(engine: Arc<Engine>, epoch: i64, shards: ShardSet) {
             }
         }
         if engine.is_stopping() || engine.shards.epoch() != epoch {
-            return;
+            return false;
         }
     };
     // What was cached of their endpoints is of the time before, if they were this node's once.
     engine.routes.clear();
     let turn = engine.shards.turn.lock().await;
     let local = engine.shards.holdings().local.union(&shards);
-    if !set_local(&engine, epoch, local).await {
-        return;
+    if !set_local(engine, epoch, local).await {
+        return false;
     }
     engine.shards.change(|holdings| {
         holdings.local = local;
@@ -92,6 +105,7 @@ pub async fn adopt(engine: Arc<Engine>, epoch: i64, shards: ShardSet) {
         duration_ms = began.elapsed().as_secs_f64() * 1e3,
         "shards gained"
     );
+    true
 }
 
 /// Stops delivering of these shards and gives each up once nothing of it is in flight.
