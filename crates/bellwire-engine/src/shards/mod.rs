@@ -24,7 +24,7 @@ use crate::queue::Queue;
 use crate::{Engine, EngineError};
 pub use exchange::{fetch, run_exchange};
 pub use moving::{adopt_alone, leave};
-use plan::{Watch, plan};
+use plan::{Watch, lost, plan};
 
 /// Between two heartbeats. A lease is several of them.
 const BEAT: Duration = Duration::from_millis(500);
@@ -46,6 +46,11 @@ struct Holdings {
 }
 
 impl Holdings {
+    /// Those the store must say are this node's.
+    fn held(&self) -> ShardSet {
+        self.local.union(&self.adopting)
+    }
+
     /// Claimed just now. Whether a reader must be started: else the one at work goes on with them when it has done.
     fn claimed(&mut self, shards: &ShardSet) -> bool {
         self.adopting = self.adopting.union(shards);
@@ -217,6 +222,13 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
         Ok(cluster) => cluster?,
         Err(_) => return Err(StoreError::Unavailable("a heartbeat took longer than the lease".to_owned())),
     };
+    let own = shards.epoch();
+    let lost = lost(own, &cluster.owners, &before.held(), &shards.holdings().held());
+    if !lost.is_empty() {
+        // A database that was restored, or a standby that lacked the last commits: others may have them, or are about to.
+        tracing::error!(node.epoch = own, shards = lost.len(), "the database does not know that these shards are this node's");
+        return Err(StoreError::Fenced);
+    }
     let was_sure = shards.is_sure(&engine.queue);
     shards.set_sure_until(began + engine.config.lease);
     if !was_sure {
@@ -225,7 +237,6 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
     if shards.is_away.swap(false, Ordering::Relaxed) {
         tracing::info!("heartbeats are answered again");
     }
-    let own = shards.epoch();
     shards.others.store(cluster.nodes.iter().filter(|node| node.epoch != own).count(), Ordering::Relaxed);
     let look = watch.look(engine.queue.now(), own, &cluster);
     let mut has_freed = false;
@@ -278,9 +289,9 @@ async fn balance(
     Ok(())
 }
 
-/// This node was declared dead: others have its shards. It forgets everything and begins anew.
+/// This node's membership is over: others have its shards. It forgets everything and begins anew.
 async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
-    tracing::warn!(node.epoch = engine.shards.epoch(), "declared dead by another node: joining again");
+    tracing::warn!(node.epoch = engine.shards.epoch(), "this node's membership is over: joining again");
     engine.metrics.lease_losses.inc();
     engine.shards.sure_until.store(0, Ordering::Release);
     engine.queue.hold(&ShardSet::ALL);
@@ -321,6 +332,7 @@ mod tests {
         }
         assert_eq!(holdings.next_to_read(), Some(set(&[2, 3, 4, 5, 6, 7, 8, 9])));
         assert_eq!(holdings.next_to_read(), None);
+        assert_eq!(holdings.held(), set(&[1, 2, 3, 4, 5, 6, 7, 8, 9]));
         assert!(holdings.claimed(&set(&[10])), "the reader has ended");
         assert_eq!(holdings.next_to_read(), Some(set(&[10])));
     }

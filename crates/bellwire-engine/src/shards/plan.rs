@@ -42,6 +42,12 @@ pub fn plan(own: i64, workers: &[i64], owners: &[Option<i64>], leaving: &ShardSe
     Plan { claim: free.skip(before).take(wanted - kept.len()).collect(), give_up: ShardSet::EMPTY }
 }
 
+/// Shards that the store does not say are `own`'s, though they were held before it was asked and still are: what is given up
+/// meanwhile is not held any more before the store is told.
+pub fn lost(own: i64, owners: &[Option<i64>], before: &ShardSet, now: &ShardSet) -> ShardSet {
+    before.intersection(now).iter().filter(|shard| owners.get(shard.index()).copied().flatten() != Some(own)).collect()
+}
+
 /// A worker that lacks shards and takes none of those that are free for this long is not counted: it is leaving, and what it
 /// has given up is for the others; or it is stuck.
 const IDLE_MAX: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bellwire_core::{SHARDS, Shard, ShardSet};
 use bellwire_store::{Cluster, Node, NodeInfo};
 
-use super::plan::{Plan, Watch, plan, share};
+use super::plan::{Plan, Watch, lost, plan, share};
 
 fn range(from: usize, to: usize) -> ShardSet {
     (from..to).map(|shard| Shard(u8::try_from(shard).unwrap())).collect()
@@ -46,6 +46,21 @@ fn what_each_of_the_usual_situations_asks_for() {
     ] {
         let expected = Plan { claim, give_up };
         assert_eq!(plan(own, &workers, &owners(&owned), &leaving), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_shard_held_throughout_that_the_store_gives_to_nobody_or_another_is_lost_and_one_given_up_meanwhile_is_not() {
+    let owned = owners(&[(1, 100), (2, 100)]);
+    let none = ShardSet::EMPTY;
+    for (name, before, now, expected) in [
+        ("all is well", range(0, 100), range(0, 100), none),
+        ("another's", range(0, 110), range(0, 110), range(100, 110)),
+        ("nobody's", range(0, 100).union(&range(240, 256)), ShardSet::ALL, range(240, 256)),
+        ("given up since it was asked", range(0, 110), range(0, 100), none),
+        ("claimed since it was asked", range(0, 100), range(0, 100).union(&range(200, 210)), none),
+    ] {
+        assert_eq!(lost(1, &owned, &before, &now), expected, "{name}");
     }
 }
 

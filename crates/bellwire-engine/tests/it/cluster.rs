@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bellwire_core::{Application, AttemptStatus, Endpoint, MessageId, SHARDS, Timestamp};
 use bellwire_engine::EngineConfig;
+use bellwire_postgres_testkit::query;
 use bellwire_store::{Task, TaskKind, TaskStatus};
 use bellwire_testkit::{Receiver, Reply, TestApp, database, test_config};
 use bytes::Bytes;
@@ -368,5 +369,51 @@ async fn a_node_cut_off_from_the_database_stops_and_the_others_go_on_with_its_wo
     for id in published {
         let delivered = a.attempts(&application, id).await.iter().filter(|(status, _)| *status == AttemptStatus::Success).count();
         assert_eq!(delivered, 1, "{id}: what the cut-off node had under way counts for nothing");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_that_the_database_has_forgotten_are_not_delivered_by_two_nodes_afterwards() {
+    let (a, b, url) = pair().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let paths: Vec<String> = (0..16).map(|n| format!("/{n}")).collect();
+    let mut endpoints = vec![];
+    for path in &paths {
+        endpoints.push(a.endpoint(&application, receiver.url(path), |_| {}).await.id);
+    }
+    let mut published = vec![];
+    for step in 0..120 {
+        if step == 40 {
+            // As a standby that lacked the last commits would have it.
+            let url = url.clone();
+            tokio::task::spawn_blocking(move || query(&url, "UPDATE shard SET owner = NULL").unwrap()).await.unwrap();
+        }
+        published.push([&a, &b][step % 2].publish(&application, "a.b", PAYLOAD).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let has_begun_anew = async |node: &TestApp| {
+        let text = node.engine.metrics_text().await;
+        text.lines().any(|line| line.contains("shard_lease_losses_total ") && !line.starts_with('#') && !line.ends_with(" 0"))
+    };
+    wait_until(|| async { has_begun_anew(&a).await && has_begun_anew(&b).await }).await;
+    wait_until(|| async { a.engine.shards_owned() + b.engine.shards_owned() == SHARDS }).await;
+    idle(&[&a, &b]).await;
+    for endpoint in endpoints {
+        assert!(a.engine.delivers_to(endpoint) != b.engine.delivers_to(endpoint), "{endpoint} is one node's");
+    }
+    for path in &paths {
+        let counts = by_message(&receiver, path);
+        assert!(published.iter().all(|id| counts.contains_key(&id.to_string())), "{path}");
+    }
+    // From here on everything has one owner again.
+    let mut after = vec![];
+    for step in 0..20 {
+        after.push([&a, &b][step % 2].publish(&application, "a.b", PAYLOAD).await);
+    }
+    idle(&[&a, &b]).await;
+    for path in &paths {
+        let counts = by_message(&receiver, path);
+        assert!(after.iter().all(|id| counts.get(&id.to_string()) == Some(&1)), "{path}: {counts:?}");
     }
 }
