@@ -10,6 +10,7 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub struct Shards {
     turn: tokio::sync::Mutex<()>,
     /// Beat now.
     hurry: Notify,
+    /// Epochs that are being declared dead.
+    burying: Mutex<HashSet<i64>>,
     has_left: AtomicBool,
     /// Shards were gained: there may be something to do about them.
     pub gained: Notify,
@@ -97,6 +100,7 @@ impl Shards {
             others: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
             hurry: Notify::new(),
+            burying: Mutex::new(HashSet::new()),
             has_left: AtomicBool::new(false),
             gained: Notify::new(),
         }
@@ -180,6 +184,7 @@ fn begin(engine: &Engine, epoch: i64, slot: Option<u16>) {
         engine.queue.begin_epoch(epoch);
         engine.shards.epoch.store(epoch, Ordering::Release);
         engine.shards.change(|holdings| *holdings = Holdings::default());
+        engine.shards.burying.lock().clear();
         tracing::info!(node.epoch = epoch, node.name = engine.config.node_name, worker = engine.config.is_worker, "joined");
     }
 }
@@ -190,7 +195,7 @@ pub async fn run(engine: Arc<Engine>) {
     let mut moves = JoinSet::new();
     while !engine.shards.has_left.load(Ordering::Acquire) {
         let is_again = match beat(&engine, &mut watch, &mut moves).await {
-            Ok(is_again) => is_again,
+            Ok(()) => false,
             Err(StoreError::Closed) => return,
             Err(StoreError::Fenced) => {
                 rejoin(&engine, &mut moves).await;
@@ -213,8 +218,8 @@ pub async fn run(engine: Arc<Engine>) {
     moves.abort_all();
 }
 
-/// One heartbeat and what follows from its answer. True: beat again at once.
-async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<bool, StoreError> {
+/// One heartbeat and what follows from its answer.
+async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<(), StoreError> {
     let shards = &engine.shards;
     let before = shards.holdings();
     let began = engine.queue.now();
@@ -239,19 +244,30 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
     }
     shards.others.store(cluster.nodes.iter().filter(|node| node.epoch != own).count(), Ordering::Relaxed);
     let look = watch.look(engine.queue.now(), own, &cluster);
-    let mut has_freed = false;
     for (epoch, beat) in look.dead {
-        if engine.store.declare_dead(epoch, beat).await? {
-            has_freed = true;
+        if shards.burying.lock().insert(epoch) {
             let name = cluster.nodes.iter().find(|node| node.epoch == epoch).map_or("", |node| node.info.name.as_str());
-            tracing::warn!(node.epoch = epoch, node.name = name, "declared dead: its heart has not beaten for a lease");
-            engine.metrics.nodes_declared_dead.inc();
+            moves.spawn(bury(engine.clone(), epoch, beat, name.to_owned()));
         }
     }
-    if !engine.is_stopping() && engine.config.is_worker && !has_freed {
+    if !engine.is_stopping() && engine.config.is_worker {
         balance(engine, own, &cluster, &look.workers, before, moves).await?;
     }
-    Ok(has_freed)
+    Ok(())
+}
+
+/// Ends another node's membership. Beside the heart: it waits for writes of that node that are under way.
+async fn bury(engine: Arc<Engine>, epoch: i64, beat: i64, name: String) {
+    match engine.store.declare_dead(epoch, beat).await {
+        Ok(true) => {
+            tracing::warn!(node.epoch = epoch, node.name = name, "declared dead: its heart has not beaten for a lease");
+            engine.metrics.nodes_declared_dead.inc();
+            engine.shards.hurry.notify_one();
+        }
+        Ok(false) => {}
+        Err(error) => tracing::debug!(%error, node.epoch = epoch, "not declared dead yet; trying again"),
+    }
+    engine.shards.burying.lock().remove(&epoch);
 }
 
 /// Claims what this node lacks, gives up what it has too much of.
