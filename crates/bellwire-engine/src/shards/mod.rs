@@ -29,6 +29,8 @@ use plan::{Watch, lost, plan};
 
 /// Between two heartbeats. A lease is several of them.
 const BEAT: Duration = Duration::from_millis(500);
+/// A heartbeat may take this part of a lease: several that are not answered fit into one.
+const BEATS_PER_LEASE: u32 = 3;
 const STORE_RETRY: Duration = Duration::from_millis(250);
 
 /// Shards on the way, and those that have arrived.
@@ -223,9 +225,9 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
     let shards = &engine.shards;
     let before = shards.holdings();
     let began = engine.queue.now();
-    let cluster = match tokio::time::timeout(engine.config.lease, engine.store.beat()).await {
+    let cluster = match tokio::time::timeout(engine.config.lease / BEATS_PER_LEASE, engine.store.beat()).await {
         Ok(cluster) => cluster?,
-        Err(_) => return Err(StoreError::Unavailable("a heartbeat took longer than the lease".to_owned())),
+        Err(_) => return Err(StoreError::Unavailable("a heartbeat took too long for the lease".to_owned())),
     };
     let own = shards.epoch();
     let lost = lost(own, &cluster.owners, &before.held(), &shards.holdings().held());
