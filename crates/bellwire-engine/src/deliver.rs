@@ -47,7 +47,7 @@ impl Engine {
 
     /// Not while stopping, and not while other nodes may have declared this one dead.
     fn may_start(&self) -> bool {
-        !self.is_stopping() && self.shards.is_sure(&self.queue)
+        !self.is_stopping() && self.shards.is_sure()
     }
 
     /// Waits until nobody else can have the job's delivery. False: it is another node's, or the engine stops.
@@ -56,7 +56,7 @@ impl Engine {
             if self.shards.epoch() != job.epoch {
                 return false;
             }
-            if self.shards.is_sure(&self.queue) {
+            if self.shards.is_sure() {
                 return true;
             }
             if self.is_stopping() {

@@ -73,7 +73,7 @@ impl Engine {
     ///
     /// A node that does not deliver has no backlog to be held back by: what it accepts is bounded by what the database takes.
     async fn accept(&self, new: Arc<NewMessage>) -> Result<Result<Published, Arc<NewMessage>>, StoreError> {
-        if !self.shards.is_sure(&self.queue) {
+        if !self.shards.is_sure() {
             self.wait_for_touch().await?;
         }
         if !new.endpoints.is_empty() {
@@ -96,7 +96,7 @@ impl Engine {
     /// While others may have declared this node dead, the number in its ids may be another node's: nothing is accepted.
     async fn wait_for_touch(&self) -> Result<(), StoreError> {
         let deadline = tokio::time::Instant::now() + TOUCH_WAIT;
-        while !self.shards.is_sure(&self.queue) {
+        while !self.shards.is_sure() {
             if tokio::time::Instant::now() >= deadline {
                 return Err(StoreError::Unavailable("this node has not heard from it for longer than its lease".to_owned()));
             }

@@ -5,6 +5,7 @@
 //! store of this process alone everything is its own from the start, and none of this runs.
 
 mod exchange;
+mod lease_clock;
 mod moving;
 mod plan;
 #[cfg(test)]
@@ -21,9 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::queue::Queue;
 use crate::{Engine, EngineError};
 pub use exchange::{fetch, run_exchange};
+use lease_clock::LeaseClock;
 pub use moving::{adopt_alone, leave};
 use plan::{Watch, lost, plan};
 
@@ -72,7 +73,8 @@ impl Holdings {
 pub struct Shards {
     is_shared: bool,
     epoch: AtomicI64,
-    /// Milliseconds of the queue's clock until which no other node can have declared this one dead.
+    clock: LeaseClock,
+    /// Milliseconds of `clock` until which no other node can have declared this one dead.
     sure_until: AtomicU64,
     /// Beats fail, and it was said once.
     is_away: AtomicBool,
@@ -96,6 +98,7 @@ impl Shards {
         Self {
             is_shared,
             epoch: AtomicI64::new(0),
+            clock: LeaseClock::start(),
             sure_until: AtomicU64::new(if is_shared { 0 } else { u64::MAX }),
             is_away: AtomicBool::new(false),
             holdings: Mutex::new(Holdings { local, ..Holdings::default() }),
@@ -117,10 +120,10 @@ impl Shards {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether nobody can have declared this node dead by now, of this queue's clock.
-    pub fn is_sure(&self, queue: &Queue) -> bool {
+    /// Whether nobody can have declared this node dead by now.
+    pub fn is_sure(&self) -> bool {
         let until = self.sure_until.load(Ordering::Acquire);
-        until == u64::MAX || u64::try_from(queue.now().as_millis()).unwrap_or(u64::MAX) < until
+        until == u64::MAX || u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX) < until
     }
 
     /// Something says that this membership is over: nothing starts until a beat says that it is not.
@@ -224,7 +227,7 @@ pub async fn run(engine: Arc<Engine>) {
 async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<(), StoreError> {
     let shards = &engine.shards;
     let before = shards.holdings();
-    let began = engine.queue.now();
+    let began = shards.clock.now();
     let cluster = match tokio::time::timeout(engine.config.lease / BEATS_PER_LEASE, engine.store.beat()).await {
         Ok(cluster) => cluster?,
         Err(_) => return Err(StoreError::Unavailable("a heartbeat took too long for the lease".to_owned())),
@@ -236,7 +239,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
         tracing::error!(node.epoch = own, shards = lost.len(), "the database does not know that these shards are this node's");
         return Err(StoreError::Fenced);
     }
-    let was_sure = shards.is_sure(&engine.queue);
+    let was_sure = shards.is_sure();
     shards.set_sure_until(began + engine.config.lease);
     if !was_sure {
         engine.queue.work.notify_one();
@@ -245,7 +248,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
         tracing::info!("heartbeats are answered again");
     }
     shards.others.store(cluster.nodes.iter().filter(|node| node.epoch != own).count(), Ordering::Relaxed);
-    let look = watch.look(engine.queue.now(), own, &cluster);
+    let look = watch.look(shards.clock.now(), own, &cluster);
     for (epoch, beat) in look.dead {
         if shards.burying.lock().insert(epoch) {
             let name = cluster.nodes.iter().find(|node| node.epoch == epoch).map_or("", |node| node.info.name.as_str());
