@@ -308,7 +308,8 @@ impl MaintenanceStore for PostgresStore {
              current_setting('server_version'), (SELECT to_char(date '1970-01-01' + min(number), 'YYYY-MM-DD') || ' to ' \
              || to_char(date '1970-01-01' + max(number), 'YYYY-MM-DD') FROM day)";
         let found = conn.query_one(sql, &[]).await?;
-        let (open, idle) = self.db.connections();
+        let ((open, idle), (members, members_idle)) = (self.db.connections(), self.members.connections());
+        let (open, idle) = (open + members, idle + members_idle);
         let count = |column| row::count(&found, column).map_err(StoreError::from);
         let text = |column| row::get::<Option<&str>>(&found, column).map_err(StoreError::from);
         let mut notes = vec![
@@ -327,6 +328,7 @@ impl MaintenanceStore for PostgresStore {
 
     async fn close(&self) -> Result<()> {
         self.writer.close().await;
+        self.members.close();
         self.db.close();
         Ok(())
     }

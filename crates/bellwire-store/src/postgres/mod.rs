@@ -47,8 +47,11 @@ use fault::Outcome;
 use param::p;
 use writer::Writer;
 
-/// Connections beside the writer's, however few are allowed: one for what takes long, one for all else.
+/// Connections beside the writer's and the membership's, however few are allowed: one for what takes long, one for all else.
 const CONNECTIONS_MIN: usize = 2;
+/// Connections for membership and ownership: one for reading what stands in shards just taken, which may take long, one for all
+/// else, and where there are enough one for waiting until a dead node's writes have ended.
+const MEMBERSHIP_CONNECTIONS: std::ops::RangeInclusive<usize> = 2..=3;
 
 /// How the store is opened.
 #[derive(Clone)]
@@ -74,6 +77,8 @@ impl PostgresOptions {
 /// The store on PostgreSQL.
 pub struct PostgresStore {
     db: Db,
+    /// For membership and ownership alone (`shard.rs`): however many lists are being read, the heart beats.
+    members: Db,
     cipher: Cipher,
     options: PostgresOptions,
     sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
@@ -91,8 +96,10 @@ impl PostgresStore {
     }
 
     async fn open_inner(options: PostgresOptions) -> Outcome<Arc<Self>> {
-        let others = options.connections_max.saturating_sub(writer::CONNECTIONS).max(CONNECTIONS_MIN);
-        let db = Db::new(&options.url, others)?;
+        let others = options.connections_max.saturating_sub(writer::CONNECTIONS);
+        let of_membership = (others / 2).clamp(*MEMBERSHIP_CONNECTIONS.start(), *MEMBERSHIP_CONNECTIONS.end());
+        let db = Db::new(&options.url, others.saturating_sub(of_membership).max(CONNECTIONS_MIN))?;
+        let members = Db::new(&options.url, of_membership)?;
         let mut conn = db.get().await?;
         migrate::run(&mut conn).await?;
         check_key(&conn, &options.cipher).await?;
@@ -104,7 +111,7 @@ impl PostgresStore {
         // The writer's connections are its own: however many reads wait for one, writes go on.
         let lanes = Db::new(&options.url, writer::CONNECTIONS)?;
         let writer = Writer::start(db.clone(), lanes, sink.clone(), options.retention);
-        Ok(Arc::new(Self { db, cipher: options.cipher.clone(), options, sink, writer, seen: shard::Seen::default() }))
+        Ok(Arc::new(Self { db, members, cipher: options.cipher.clone(), options, sink, writer, seen: shard::Seen::default() }))
     }
 }
 

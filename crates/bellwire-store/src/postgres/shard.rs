@@ -89,7 +89,7 @@ impl PostgresStore {
     async fn join_inner(&self, info: &NodeInfo) -> Outcome<Membership> {
         let former = self.writer.membership();
         self.writer.become_member(None).await;
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             tx.query("SELECT pg_advisory_xact_lock($1)", &[p(&JOIN_LOCK)]).await?;
@@ -121,7 +121,7 @@ impl PostgresStore {
 
     async fn beat_inner(&self) -> Outcome<Cluster> {
         let epoch = self.epoch()?;
-        let conn = self.db.get().await?;
+        let conn = self.members.get().await?;
         let sql = "WITH beaten AS (UPDATE node SET beat = beat + 1 WHERE epoch = $1 RETURNING epoch, beat) \
              SELECT n.epoch, n.slot, coalesce(b.beat, n.beat), n.name, n.is_worker, n.version, b.epoch IS NOT NULL, \
              CASE WHEN n.epoch = $1 THEN (SELECT array_agg(owner ORDER BY id) FROM shard) END \
@@ -148,7 +148,7 @@ impl PostgresStore {
 
     async fn claim_inner(&self, wanted: &ShardSet) -> Outcome<ShardSet> {
         let epoch = self.epoch()?;
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             // Nobody declares this node dead until the claim is there to be taken back.
@@ -166,7 +166,7 @@ impl PostgresStore {
 
     async fn release_inner(&self, shards: &ShardSet) -> Outcome<()> {
         let epoch = self.epoch()?;
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             let sql = "SELECT 1 FROM fence WHERE epoch = $1 ORDER BY lane FOR NO KEY UPDATE";
@@ -183,13 +183,13 @@ impl PostgresStore {
 
     async fn retire_inner(&self) -> Outcome<()> {
         let epoch = self.epoch()?;
-        let conn = self.db.get().await?;
+        let conn = self.members.get().await?;
         conn.execute("UPDATE node SET is_worker = false WHERE epoch = $1", &[p(&epoch)]).await?;
         Ok(())
     }
 
     async fn end_membership(&self, epoch: i64, beat: Option<i64>) -> Outcome<bool> {
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             let sql = "DELETE FROM node WHERE epoch = $1 AND ($2 IS NULL OR beat = $2)";
@@ -207,7 +207,7 @@ impl PostgresStore {
     async fn adopt_inner(&self, shards: &ShardSet, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Outcome<()> {
         let epoch = self.epoch()?;
         let shards = numbers(shards);
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let tx = conn.begin_snapshot().await?;
         let result = async {
             hold(&tx, epoch, ADOPT_LANE).await?;
@@ -230,7 +230,7 @@ impl PostgresStore {
 
     async fn take_inner(&self, shards: &ShardSet) -> Outcome<HandedOver> {
         let epoch = self.epoch()?;
-        let mut conn = self.db.get().await?;
+        let mut conn = self.members.get().await?;
         let sql = "SELECT h.shard, h.message, h.endpoint, h.is_retry, q.message IS NOT NULL, r.message IS NOT NULL, \
              coalesce(q.message, r.message), coalesce(q.tail, r.tail), e.id, e.tail, a.id, a.tail, r.tries, r.due_at, r.trigger, \
              r.resume_at FROM (SELECT shard, message, endpoint, is_retry FROM handover WHERE shard = ANY($1) LIMIT $2) AS h \
@@ -303,7 +303,7 @@ impl PostgresStore {
     }
 
     async fn changes_inner(&self) -> Outcome<Changes> {
-        let conn = self.db.get().await?;
+        let conn = self.members.get().await?;
         let before = self.seen.changes.lock().take();
         let Some((from, known)) = before else {
             let found = conn.query_one("SELECT txid_snapshot_xmin(txid_current_snapshot())", &[]).await?;
