@@ -1,8 +1,8 @@
 //! [`ShardStore`]: membership, ownership and handing over between nodes.
 //!
 //! Every write that rests on owning a shard locks one of the node's rows in `fence`, each kind of write its own (`writer.rs`).
-//! Declaring a node dead deletes them, which waits for such writes under way; giving up shards locks them all, for the same reason:
-//! a write whose connection was lost may still be going on in the server.
+//! Declaring a node dead deletes them, which waits for such writes under way; giving up shards locks those of writes, for the same
+//! reason: a write whose connection was lost may still be going on in the server.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -169,8 +169,10 @@ impl PostgresStore {
         let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
-            let sql = "SELECT 1 FROM fence WHERE epoch = $1 ORDER BY lane FOR NO KEY UPDATE";
-            if tx.query(sql, &[p(&epoch)]).await?.is_empty() {
+            // Not the lane that adopts, nor later ones: reading what stands in shards just taken holds it for seconds, and what it does
+            // for shards that are then given up is rolled back with its connection, or seen by whoever claims them.
+            let sql = "SELECT 1 FROM fence WHERE epoch = $1 AND lane < $2 ORDER BY lane FOR NO KEY UPDATE";
+            if tx.query(sql, &[p(&epoch), p(&ADOPT_LANE)]).await?.is_empty() {
                 return Err(StoreError::Fenced.into());
             }
             let sql = "UPDATE shard SET owner = NULL WHERE id = ANY($1) AND owner = $2";
