@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 
 use super::PostgresStore;
 use super::connection::Conn;
-use super::fault::Outcome;
+use super::fault::{Fault, Outcome};
 use super::param::p;
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
 use super::state::trigger;
@@ -79,6 +79,24 @@ fn due(found: &Row, at: usize) -> Outcome<DueDelivery> {
         trigger: Trigger::Scheduled,
         resume_at: None,
     })
+}
+
+/// [`due`] of a row that can be read. Another one is reported and passed over: it must not keep the rest of its shard from being
+/// delivered.
+fn due_or_report(found: &Row, at: usize) -> Option<DueDelivery> {
+    match due(found, at) {
+        Ok(due) => Some(due),
+        Err(fault) => {
+            report(found, at, fault);
+            None
+        }
+    }
+}
+
+fn report(found: &Row, at: usize, fault: Fault) {
+    let (message, endpoint) = (found.try_get::<_, i64>(at).ok(), found.try_get::<_, i64>(at + 2).ok());
+    let error = StoreError::from(fault);
+    tracing::error!(%error, ?message, ?endpoint, "an unfinished delivery cannot be read; it is passed over");
 }
 
 impl PostgresStore {
@@ -223,7 +241,7 @@ impl PostgresStore {
                 let rows = tx.query(sql, &[p(&message), p(&endpoint), p(&shards), p(&PAGE)]).await?;
                 let Some(last) = rows.last() else { return Ok(()) };
                 (message, endpoint) = (row::get(last, 0)?, row::get(last, 2)?);
-                feed(rows.iter().map(|found| due(found, 0)).collect::<Outcome<_>>()?);
+                feed(rows.iter().filter_map(|found| due_or_report(found, 0)).collect());
             }
         }
         .await;
@@ -259,15 +277,15 @@ impl PostgresStore {
             if known.contains(key) || !is_there {
                 continue;
             }
-            let mut delivery = due(found, 6)?;
-            if key.2 {
-                delivery.tries = u32::try_from(row::get::<i32>(found, 12)?).unwrap_or(0);
-                delivery.due_at = row::time(found, 13)?;
-                delivery.trigger = trigger(row::get(found, 14)?);
-                delivery.resume_at = row::time_opt(found, 15)?;
-                handed.retries.push(delivery);
-            } else {
+            // One that cannot be read is taken away with the others: its row in queue or retry stays.
+            let Some(delivery) = due_or_report(found, 6) else { continue };
+            if !key.2 {
                 handed.first_tries.push((delivery, None));
+                continue;
+            }
+            match retry(found, delivery) {
+                Ok(delivery) => handed.retries.push(delivery),
+                Err(fault) => report(found, 6, fault),
             }
         }
         match forget_taken(&mut conn, epoch, &numbers(shards), &taken).await {
@@ -338,6 +356,17 @@ impl PostgresStore {
         changed.dedup();
         Ok(Changes::Some(changed))
     }
+}
+
+/// A row of retry, as [`PostgresStore::take_inner`] reads it.
+fn retry(found: &Row, of: DueDelivery) -> Outcome<DueDelivery> {
+    Ok(DueDelivery {
+        tries: u32::try_from(row::get::<i32>(found, 12)?).unwrap_or(0),
+        due_at: row::time(found, 13)?,
+        trigger: trigger(row::get(found, 14)?),
+        resume_at: row::time_opt(found, 15)?,
+        ..of
+    })
 }
 
 /// As the engine keeps messages for delivery: by itself, without the fan-out.

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::postgres::{database, open};
+use crate::postgres::{CONNECTIONS_MAX, database, open};
 use crate::until;
 
 /// A member that owns nothing yet.
@@ -326,5 +326,130 @@ async fn a_record_whose_commit_nobody_confirmed_is_counted_once() {
     assert_eq!(counted.trim(), "1 1");
     assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 2);
     assert_eq!(count(&url, "SELECT count(*) FROM queue"), 0);
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_are_given_up_and_the_heart_beats_while_others_are_adopted_and_all_connections_read() {
+    let url = database().await;
+    let (world, endpoint, other) = reading(&url).await;
+    // Reads that hold all connections there are for reading.
+    let mut readers = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let (store, app) = (world.store.clone(), endpoint.app);
+        readers.push(tokio::spawn(async move { store.application_version(app).await }));
+    }
+    until("the reads wait", async || {
+        count(&url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'application'::regclass") >= 3
+    })
+    .await;
+    let adopting = tokio::spawn({
+        let store = world.store.clone();
+        async move { store.adopt(ShardSet::ALL, 0, &mut |_| ()).await }
+    });
+    until("an adopt is under way", async || {
+        count(&url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass") == 1
+    })
+    .await;
+    let begun = Instant::now();
+    world.store.beat().await.unwrap();
+    world.store.release_shards(ShardSet::ALL).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(!adopting.is_finished());
+    end(&url, DO_BLOCKS, other);
+    adopting.abort();
+    readers.iter().for_each(tokio::task::JoinHandle::abort);
+    Postgres::shared().drop_database(&url);
+}
+
+/// Backends that run a block, as [`locker`]'s.
+const DO_BLOCKS: &str =
+    "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'DO $$%' AND pid <> pg_backend_pid()";
+
+/// Does something in a transaction that it then leaves open, until it is ended.
+fn locker(url: &str, what: &str) -> std::thread::JoinHandle<Result<String, String>> {
+    let (url, block) = (url.to_owned(), format!("DO $$ BEGIN {what}; PERFORM pg_sleep(30); END $$"));
+    std::thread::spawn(move || query(&url, &block))
+}
+
+fn end(url: &str, which: &str, locker: std::thread::JoinHandle<Result<String, String>>) {
+    query(url, &format!("SELECT pg_terminate_backend(pid) {which}")).unwrap();
+    let _ = locker.join().unwrap();
+}
+
+/// A member with all shards, and somebody else who lets nobody read applications and the queue.
+async fn reading(url: &str) -> (World, Endpoint, std::thread::JoinHandle<Result<String, String>>) {
+    let world = node(url).await;
+    assert!(world.take_all().await);
+    let endpoint = subscribed(&world).await;
+    let other = locker(url, "LOCK TABLE application, queue IN ACCESS EXCLUSIVE MODE");
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'queue'::regclass";
+    until("the tables are locked", async || count(url, locked) == 1).await;
+    (world, endpoint, other)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_cannot_be_read_keeps_no_other_from_being_adopted_or_taken() {
+    let url = database().await;
+    let world = node(&url).await;
+    assert!(world.take_all().await);
+    let endpoint = subscribed(&world).await;
+    // Handed over, since nothing is local.
+    world.store.set_local(ShardSet::EMPTY).await.unwrap();
+    let mut messages = Vec::new();
+    for _ in 0..3 {
+        messages.push(world.publish(endpoint.app, &[endpoint.id]).await.id);
+    }
+    let bad = messages.remove(1);
+    let sql = format!("UPDATE queue SET tail = '\\x00' WHERE message = {}", bellwire_core::IdKind::key(&bad));
+    query(&url, &sql).unwrap();
+    let taken = world.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries;
+    assert_eq!(taken.iter().map(|(due, _)| due.message).collect::<Vec<_>>(), messages);
+    assert_eq!(world.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries.len(), 0, "it is not met again and again");
+    let mut adopted = Vec::new();
+    world.store.adopt(ShardSet::ALL, 0, &mut |page| adopted.extend(page.iter().map(|due| due.message))).await.unwrap();
+    assert_eq!(adopted, messages);
+    assert_eq!(count(&url, "SELECT count(*) FROM queue"), 3, "what cannot be read stays for whoever repairs it");
+    Postgres::shared().drop_database(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_nobody_confirmed_is_delivered_however_long_the_database_is_away() {
+    let url = database().await;
+    let (proxy, world) = behind_a_proxy(&url).await;
+    let endpoint = subscribed(&world).await;
+    let message = world.publish(endpoint.app, &[endpoint.id]).await;
+    world.record(&message, endpoint.id, 200, DeliveryNext::Delivered, true).await;
+
+    // The commit waits until the line has been cut.
+    let sql =
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END'";
+    query(&url, sql).unwrap();
+    let sql = "CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON retry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()";
+    query(&url, sql).unwrap();
+    let other = locker(&url, "PERFORM pg_advisory_xact_lock(1)");
+    let locks = |is_granted: bool| {
+        let granted = if is_granted { "granted" } else { "NOT granted" };
+        let sql = format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {granted} AND objid = 1");
+        count(&url, &sql)
+    };
+    until("it is locked", async || locks(true) == 1).await;
+    let requeueing = tokio::spawn({
+        let (store, at) = (world.store.clone(), world.now());
+        async move { store.requeue(endpoint.app, message.id, endpoint.id, at, None).await.map(|_| ()) }
+    });
+    until("the commit waits", async || locks(false) == 1).await;
+    proxy.line.send_replace(Line::Cut);
+    assert!(matches!(requeueing.await.unwrap(), Err(StoreError::Unavailable(_))), "nobody knows that it is durable");
+    end(&url, DO_BLOCKS, other);
+    until("it is committed", async || count(&url, "SELECT count(*) FROM retry") == 1).await;
+    // Longer than the first looks.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(world.told.requeued.lock().is_empty());
+    let back = Instant::now();
+    proxy.line.send_replace(Line::Sound);
+    until("the delivery is found", async || !world.told.requeued.lock().is_empty()).await;
+    assert!(back.elapsed() < Duration::from_millis(2_500), "as soon as the database is there: {:?}", back.elapsed());
+    assert_eq!(world.told.requeued.lock().len(), 1);
     Postgres::shared().drop_database(&url);
 }

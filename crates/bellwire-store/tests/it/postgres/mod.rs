@@ -15,7 +15,7 @@ use bellwire_store::{Cipher, MaintenanceStore};
 use crate::KEY;
 
 /// Connections of one store in a test: several are open at a time.
-const CONNECTIONS_MAX: usize = 10;
+pub const CONNECTIONS_MAX: usize = 10;
 
 pub fn options(url: &str) -> PostgresOptions {
     PostgresOptions { connections_max: CONNECTIONS_MAX, ..PostgresOptions::new(url, Cipher::new(KEY)) }
