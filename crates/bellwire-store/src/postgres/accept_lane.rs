@@ -66,7 +66,7 @@ impl AcceptLane {
         let mut bounds = BatchBounds::new();
         let batch = self.shared.accepts.take(|accept| {
             let key = accept.new.idempotency.as_ref().map(|idempotency| idempotency.key);
-            bounds.fits(key, accept.new.message.payload.as_ref().map_or(0, bytes::Bytes::len))
+            bounds.fits(key, accept.new.message.payload.as_ref().map_or(0, bytes::Bytes::len), accept.new.endpoints.len())
         });
         self.shared.release(batch.len());
         batch

@@ -49,7 +49,7 @@ impl RecordLane {
             let mut bounds = BatchBounds::new();
             let batch = inbox.take(|record| {
                 let bytes = record.attempt.as_ref().map_or(0, |attempt| attempt.response.len());
-                bounds.fits(Some((record.message.key(), record.endpoint.key())), bytes)
+                bounds.fits(Some((record.message.key(), record.endpoint.key())), bytes, 0)
             });
             match self.write(open, batch).await {
                 Ok(()) => {}

@@ -340,11 +340,13 @@ pub struct BatchBounds<K> {
 
 impl<K: std::hash::Hash + Eq> BatchBounds<K> {
     pub fn new() -> Self {
-        Self { seen: HashSet::new(), items: 0, bytes: 0 }
+        Self { seen: HashSet::new(), items: 0, bytes: 0, deliveries: 0 }
     }
 
-    pub fn fits(&mut self, key: Option<K>, bytes: usize) -> bool {
+    /// `deliveries`: how many it begins. The first one fits, whatever its size.
+    pub fn fits(&mut self, key: Option<K>, bytes: usize, deliveries: usize) -> bool {
         if self.items >= limits::GROUP_ITEMS_MAX || self.bytes >= limits::GROUP_BYTES_MAX {
+    deliveries: usize,
             return false;
         }
         if let Some(key) = key
@@ -355,5 +357,28 @@ impl<K: std::hash::Hash + Eq> BatchBounds<K> {
         self.items += 1;
         self.bytes += bytes;
         true
+    }
+        if self.items > 0 && self.deliveries.saturating_add(deliveries) > limits::GROUP_DELIVERIES_MAX {
+            return false;
+        }
+}
+        self.deliveries += deliveries;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Broken: messages to a thousand endpoints each go to the server in one statement of half a million rows.
+    #[test]
+    fn a_batch_ends_before_it_begins_too_many_deliveries_but_one_message_always_fits() {
+        let batch_of = |deliveries: usize| {
+            let mut bounds = BatchBounds::<u8>::new();
+            (0..).take_while(|_: &usize| bounds.fits(None, 1, deliveries)).count()
+        };
+        assert_eq!(batch_of(limits::ENDPOINTS_PER_APPLICATION_MAX), 8);
+        assert_eq!(batch_of(limits::GROUP_DELIVERIES_MAX), 1);
+        assert_eq!(batch_of(limits::GROUP_DELIVERIES_MAX + 1), 1);
+        assert_eq!(batch_of(1), limits::GROUP_ITEMS_MAX);
+        assert_eq!(batch_of(0), limits::GROUP_ITEMS_MAX);
     }
 }
