@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::vault;
+use crate::{presets, vault};
 
 /// The organisation that everything belongs to until someone names another: the first of every Svix server.
 pub const DEFAULT_ORG: &str = "org_23rb8YdGqMT0qIzpgGwdXfHirMu";
@@ -65,6 +65,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
     raise_file_limit();
     let address = listener.local_addr()?;
     config.server.listen = address;
+    let presets = config.server.presets_dir.as_deref().map(presets::read).transpose()?.unwrap_or_default();
     vault::judge(&config.storage.backend, config.storage.start_timeout).await?;
     let (master, store) = vault::open(&vault::Place::of(&config), config.storage.start_timeout).await?;
     let first_key = match config.node.is_api {
@@ -78,7 +79,7 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         jwt_secret: config.auth.jwt_secret.clone(),
         portal_secret: vault::derived_key(&master, "portal tokens")?,
         public_url: config.server.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
-        receive: ReceiveConfig { trusted_proxies: config.server.trusted_proxies.clone(), presets: Vec::new() },
+        receive: ReceiveConfig { trusted_proxies: config.server.trusted_proxies.clone(), presets },
     };
     let state = match config.node.is_api {
         true => ApiState::new(Arc::clone(&engine), api),

@@ -11,6 +11,7 @@ mod config;
 mod demo;
 mod exit;
 mod lifecycle;
+mod presets;
 mod receiver;
 mod signal;
 mod telemetry;

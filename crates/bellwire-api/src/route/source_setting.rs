@@ -34,6 +34,7 @@ pub const SET: Operation = Operation {
 };
 
 pub async fn set(call: Call) -> Answer {
+    find(&call).await?;
     let body = call.body(BODY_MAX).await?;
     let settings: SourceSettings = body::parse(&body)?;
     check_settings(&settings, &["body"])?;

@@ -138,7 +138,7 @@ async fn wrong_paths_methods_and_content_types_have_codes() {
     assert!(answer.headers["allow"].to_str().unwrap().contains("POST"));
     let answer = h.get("/api/v1/app/x/endpoint/y/transformation").await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (501, "not_implemented"));
-    let answer = h.get("/ingest/api/v1/source").await;
+    let answer = h.post("/ingest/api/v1/source/x/dashboard", json!({})).await;
     assert_eq!(answer.status, 501);
     let answer = h.call(&h.key, "POST", "/api/v1/app", &[("content-type", "text/plain")], None).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (415, "unsupported_media_type"));

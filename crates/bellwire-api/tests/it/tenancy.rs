@@ -10,11 +10,12 @@ use crate::harness::{Harness, text};
 fn any_body(h: &Harness) -> Value {
     json!({
         "name": "n", "description": "d", "url": h.receiver.url("/stolen"), "headers": {}, "eventType": "t", "payload": {},
-        "since": h.engine.now().minus(std::time::Duration::from_secs(60)).to_string(), "eventTypes": null,
+        "type": "generic-webhook", "since": h.engine.now().minus(std::time::Duration::from_secs(60)).to_string(), "eventTypes": null,
     })
 }
 
 struct Things {
+    source: String,
     app: String,
     endpoint: String,
     message: String,
@@ -32,7 +33,17 @@ async fn make_things(h: &Harness) -> Things {
     let since = h.engine.now().minus(std::time::Duration::from_secs(60)).to_string();
     let task = h.post(&format!("/api/v1/app/a/endpoint/{endpoint}/recover"), json!({ "since": since })).await.expect(202);
     let key = h.post("/api/v1/api-key", json!({ "name": "k" })).await.expect(201);
-    Things { app, endpoint, message, attempt: text(&attempts["data"][0]["id"]), task: text(&task["id"]), key: text(&key["id"]) }
+    let source = h.source(json!({ "name": "s", "type": "generic-webhook", "appId": "a" })).await;
+    let source = text(&source["id"]);
+    Things {
+        source,
+        app,
+        endpoint,
+        message,
+        attempt: text(&attempts["data"][0]["id"]),
+        task: text(&task["id"]),
+        key: text(&key["id"]),
+    }
 }
 
 impl Things {
@@ -43,6 +54,7 @@ impl Things {
             .replace("{attempt_id}", &self.attempt)
             .replace("{task_id}", &self.task)
             .replace("{key_id}", &self.key)
+            .replace("{source_id}", &self.source)
             .replace("{event_type_name}", "t")
     }
 }
@@ -56,8 +68,8 @@ async fn another_organisations_data_is_not_there() {
     let body = any_body(&h).to_string();
     let mut tried = 0;
     for route in ROUTES.iter().filter(|route| route.path.contains('{')) {
-        if route.op.id == "v1.event-type.upsert" {
-            continue; // Creates one of the same name in the stranger's own organisation.
+        if matches!(route.op.id, "v1.event-type.upsert" | "v1.provider.get") {
+            continue; // Creates one of the same name in the stranger's own organisation; is everybody's.
         }
         let path = things.fill(route.path);
         let body = (route.method != http::Method::GET && route.method != http::Method::DELETE).then_some(body.as_str());
@@ -72,7 +84,13 @@ async fn another_organisations_data_is_not_there() {
         tried += 1;
     }
     assert!(tried > 40, "only {tried} routes were tried");
-    for path in ["/api/v1/app", "/api/v1/event-type", "/api/v1/background-task", "/api/v1/operational-webhook/endpoint"] {
+    for path in [
+        "/api/v1/app",
+        "/ingest/api/v1/source",
+        "/api/v1/event-type",
+        "/api/v1/background-task",
+        "/api/v1/operational-webhook/endpoint",
+    ] {
         let page = h.call(&stranger, "GET", path, &[], None).await.expect(200);
         assert_eq!(page["data"], json!([]), "{path}");
     }

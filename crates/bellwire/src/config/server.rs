@@ -20,9 +20,10 @@ pub struct Server {
     pub public_url: Option<String>,
     pub stop_grace: Duration,
     pub trusted_proxies: Vec<IpNet>,
+    pub presets_dir: Option<PathBuf>,
 }
 
-pub const KEYS: &[Key; 5] = &[
+pub const KEYS: &[Key; 6] = &[
     Key {
         path: "listen",
         default: "127.0.0.1:8071",
@@ -65,11 +66,20 @@ pub const KEYS: &[Key; 5] = &[
                 rightmost address that is none of them counts; without any, the other end of the connection.",
         secrecy: Secrecy::Open,
     },
+    Key {
+        path: "presets_dir",
+        default: "",
+        example: "/etc/bellwire/presets",
+        accepts: "a folder",
+        about: "Presets of your own for providers that sources receive from: one TOML file each, in the format of \
+                crates/bellwire-verify/presets/FORMAT.md. Read at the start.",
+        secrecy: Secrecy::Open,
+    },
 ];
 
 impl Server {
     pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
-        let [listen, data_dir, public_url, stop_grace, trusted_proxies] = KEYS;
+        let [listen, data_dir, public_url, stop_grace, trusted_proxies, presets_dir] = KEYS;
         Ok(Self {
             listen: layers.required(listen, |text| {
                 text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| format!("{text:?} is not an address with a port"))
@@ -79,6 +89,7 @@ impl Server {
             stop_grace: layers
                 .required(stop_grace, |text| parse_duration_between(text, Duration::ZERO, Duration::from_secs(3_600)))?,
             trusted_proxies: layers.optional(trusted_proxies, parse_networks)?.unwrap_or_default(),
+            presets_dir: layers.optional(presets_dir, parse_path)?,
         })
     }
 }
