@@ -52,6 +52,8 @@ pub trait TaskStore {
     /// scheduled delivery with `tries` 0, due at `now`) those `endpoint` wants (`Endpoint::wants`) that have no successful attempt and are
     /// not unfinished already, including those it missed while disabled; stores position, count and (at the end) `Finished`. Messages without payload are
     /// passed over. The sink is told as by [`crate::DeliveryStore::requeue`]. Repeating a step after a crash requeues nothing twice that is still unfinished.
+    /// Where several nodes share the store, a task that somebody else has taken further, or ended, comes back as it now stands, with nothing requeued.
+    /// Errors: [`crate::StoreError::Fenced`] if the endpoint's shard is not local: its owner works on it.
     async fn recover_step(
         &self,
         task: &Task,

@@ -92,7 +92,7 @@ pub async fn recovery_requeues_what_was_missed_once(w: World) {
     let too_late = of_type("a");
     w.accept(too_late, &[]).await.unwrap();
 
-    let mut running = task;
+    let (oldest, mut running) = (task.clone(), task);
     let mut requeued = Vec::new();
     for _ in 0..20 {
         let before = running.clone();
@@ -117,4 +117,18 @@ pub async fn recovery_requeues_what_was_missed_once(w: World) {
     assert_eq!(waiting.iter().filter(|due| expected.contains(&due.message)).count(), expected.len());
     let kept = w.store.get_task(w.org, running.id).await.unwrap().unwrap();
     assert_eq!((kept.status, kept.position), (TaskStatus::Finished, running.position));
+    if w.store.is_shared() {
+        // A node that does not know how far it has come does not begin it again.
+        let first = Message { id: expected[0], ..w.message(app) };
+        w.record_as(&first, endpoint.id, None, DeliveryNext::Exhausted { tries: 1 }, false).await;
+        let (now, none) = w.store.recover_step(&oldest, &endpoint, w.now(), 3).await.unwrap();
+        let kept = w.store.get_task(w.org, running.id).await.unwrap().unwrap();
+        for task in [now, kept] {
+            assert_eq!(
+                (task.status, task.position, task.messages_sent),
+                (running.status, running.position, running.messages_sent)
+            );
+        }
+        assert_eq!(none, []);
+    }
 }

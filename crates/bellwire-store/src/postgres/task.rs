@@ -17,8 +17,8 @@ use crate::{DueDelivery, IdempotencyRecord, Result, StoreError, Task, TaskKind, 
 
 const COLUMNS: &str = "id, tail, org, kind, status, app, endpoint, since, until, position, messages_sent, created_at, updated_at";
 
-/// Of the messages $1 (with tails $2) those that endpoint $3 has neither got nor waits for become retries due at $6. Shard $4, application $5;
-/// $9: the shard's owner is somebody else, and fetches them. $7 and $8 bound the messages, for the planner's choice of days.
+/// Of the messages $1 (with tails $2) those that endpoint $3 has neither got nor waits for become retries due at $6. Shard $4, application $5.
+/// $7 and $8 bound the messages, for the planner's choice of days.
 const RECOVER: &str = "\
     WITH open AS (\
         SELECT w.message, w.tail FROM unnest($1, $2) AS w (message, tail) \
@@ -28,7 +28,7 @@ const RECOVER: &str = "\
             AND a.message BETWEEN $7 AND $8)), \
     reopened AS (\
         INSERT INTO retry (message, endpoint, shard, app, tail, tries, due_at, trigger, resume_at, is_delivered) \
-        SELECT message, $3, $4, $5, tail, 0, $6, $10, NULL, FALSE FROM open ORDER BY message \
+        SELECT message, $3, $4, $5, tail, 0, $6, $9, NULL, FALSE FROM open ORDER BY message \
         ON CONFLICT (message, endpoint) DO NOTHING RETURNING message, tail), \
     ended AS (\
         DELETE FROM outcome o USING reopened r WHERE o.message = r.message AND o.endpoint = $3 AND o.message BETWEEN $7 AND $8 \
@@ -38,9 +38,7 @@ const RECOVER: &str = "\
         FROM ended WHERE counted_minute IS NOT NULL GROUP BY counted_minute), \
     uncounted AS (\
         UPDATE counter c SET fail = c.fail - gone.fail, canceled = c.canceled - gone.canceled FROM gone \
-        WHERE c.endpoint = $3 AND c.minute = gone.minute), \
-    handed AS (\
-        INSERT INTO handover (shard, message, endpoint, is_retry) SELECT $4, message, $3, TRUE FROM reopened WHERE $9) \
+        WHERE c.endpoint = $3 AND c.minute = gone.minute) \
     SELECT message, tail FROM reopened ORDER BY message";
 
 fn read(row: &Row) -> Outcome<Task> {
@@ -75,6 +73,12 @@ fn status_sql(status: TaskStatus) -> i16 {
     i16::from(status as u8)
 }
 
+async fn find(conn: &Conn, org: OrgId, id: TaskId) -> Outcome<Option<Task>> {
+    let sql = format!("SELECT {COLUMNS} FROM task WHERE id = $1 AND tail = $2 AND org = $3");
+    let found = conn.query_opt(&sql, &[p(&id.key()), p(&row::tail(&id)), p(&row::bytes(&org))]).await?;
+    found.as_ref().map(read).transpose()
+}
+
 /// What a step of a recovery looked at.
 struct Look {
     wanted: Vec<MessageId>,
@@ -103,7 +107,7 @@ async fn look(conn: &Conn, task: &Task, endpoint: &Endpoint, limit: usize) -> Ou
 }
 
 /// Requeues what is neither delivered nor unfinished. Done again, it finds them unfinished and does nothing.
-async fn recover(conn: &Conn, task: &Task, wanted: &[MessageId], now: Timestamp, is_local: bool) -> Outcome<Vec<DueDelivery>> {
+async fn recover(conn: &Conn, task: &Task, wanted: &[MessageId], now: Timestamp) -> Outcome<Vec<DueDelivery>> {
     let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
     let keys: Vec<i64> = wanted.iter().map(IdKind::key).collect();
     let tails: Vec<Vec<u8>> = wanted.iter().map(row::tail).collect();
@@ -119,7 +123,6 @@ async fn recover(conn: &Conn, task: &Task, wanted: &[MessageId], now: Timestamp,
                 p(&now.as_millis()),
                 p(&first.key()),
                 p(&last.key()),
-                p(&!is_local),
                 p(&i16::from(Trigger::Scheduled as u8)),
             ],
         )
@@ -185,6 +188,7 @@ impl PostgresStore {
         let mut conn = self.db.get().await?;
         // Looking is done before anything is locked; what is wanted is checked again when it is requeued.
         let look = look(&conn, task, endpoint, limit).await?;
+        let was = task.position.as_ref().map(row::bytes);
         let mut task = task.clone();
         task.position = look.last.or(task.position);
         if look.is_end {
@@ -194,10 +198,14 @@ impl PostgresStore {
         let tx = conn.begin().await?;
         let result = async {
             let local = hold_fence(&tx, &guard).await?;
-            let due = recover(&tx, &task, &look.wanted, now, local.has(task.endpoint)).await?;
+            if !local.has(task.endpoint) {
+                return Err(StoreError::Fenced.into());
+            }
+            let due = recover(&tx, &task, &look.wanted, now).await?;
             task.messages_sent += due.len() as u64;
-            let sql =
-                "UPDATE task SET position = $3, messages_sent = $4, status = $5, updated_at = $6 WHERE id = $1 AND tail = $2";
+            // Only from where this step began: who worked on it meanwhile has not worked in vain.
+            let sql = "UPDATE task SET position = $3, messages_sent = $4, status = $5, updated_at = $6 \
+                 WHERE id = $1 AND tail = $2 AND status = 0 AND position IS NOT DISTINCT FROM $7";
             let changed = tx
                 .execute(
                     sql,
@@ -208,14 +216,21 @@ impl PostgresStore {
                         p(&sent(&task)),
                         p(&status_sql(task.status)),
                         p(&now.as_millis()),
+                        p(&was),
                     ],
                 )
                 .await?;
-            if changed == 0 { Err(StoreError::NotFound("task").into()) } else { Ok((local, due)) }
+            let has_advanced = changed > 0;
+            Ok(has_advanced.then_some((local, due)))
         }
         .await;
         let (local, due) = match result {
-            Ok(done) => done,
+            Ok(Some(done)) => done,
+            Ok(None) => {
+                tx.rollback().await?;
+                let found = find(&conn, task.org, task.id).await?.ok_or(StoreError::NotFound("task"))?;
+                return Ok((found, Vec::new()));
+            }
             Err(fault) => return tx.end(Err(fault)).await,
         };
         let unannounced = Unannounced::new(self.announcer(), due, local, guard.epoch());
@@ -245,9 +260,7 @@ impl TaskStore for PostgresStore {
 
     async fn get_task(&self, org: OrgId, id: TaskId) -> Result<Option<Task>> {
         let conn = self.db.get().await?;
-        let sql = format!("SELECT {COLUMNS} FROM task WHERE id = $1 AND tail = $2 AND org = $3");
-        let found = conn.query_opt(&sql, &[p(&id.key()), p(&row::tail(&id)), p(&row::bytes(&org))]).await?;
-        Ok(found.as_ref().map(read).transpose()?)
+        Ok(find(&conn, org, id).await?)
     }
 
     async fn list_tasks(&self, org: Option<OrgId>, running_only: bool, page: PageQuery<TaskId>) -> Result<Page<Task>> {
