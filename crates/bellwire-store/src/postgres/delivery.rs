@@ -3,8 +3,7 @@
 //! What makes deliveries due again is one transaction: lock them, write their rows in retry, and see to it that exactly one node
 //! hears of them: this one's sink after the commit if their shard is local, else the owner, by the table `handover`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bellwire_core::{AppId, EndpointId, IdKind, MessageId, Shard, ShardSet, Timestamp, Trigger};
@@ -12,6 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::connection::{Conn, Db};
+use super::doubt::{AWAY_PAUSE, LOOKS};
 use super::fault::{Fault, Outcome};
 use super::param::p;
 use super::state::{CANCELLED, trigger};
@@ -24,8 +24,6 @@ use crate::{AttemptRecord, CommitSink, DeliveryStore, DueCursor, DueDelivery, Id
 const TRIES_MAX: usize = 4;
 /// Rows counted one by one; beyond, the server's own estimate will do.
 const COUNTED_MAX: i64 = 100_000;
-/// When to look whether a commit of unknown outcome took place, counted from the one before.
-const DOUBT_LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25)];
 
 /// The shards that are local for this transaction: none if the node's fence is gone, for then others have its work. Held until the
 /// transaction ends: nobody declares the node dead in between. Lock nothing shared with the node's other requeues before but idempotency keys.
@@ -133,7 +131,8 @@ pub fn is_in_the_way(fault: &Fault) -> bool {
 #[derive(Clone)]
 pub struct Announcer {
     db: Db,
-    writer: Arc<Writer>,
+    /// Not kept alive by what is in doubt: without it, there is nobody to tell.
+    writer: Weak<Writer>,
     sink: Arc<std::sync::OnceLock<Arc<dyn CommitSink>>>,
 }
 
@@ -147,27 +146,38 @@ impl Announcer {
     }
 
     /// Nobody knows whether it was committed: who asked is gone or told of the failure, but what was committed all the same must
-    /// not wait for the next start. At most one such task for each connection of the pool and look.
-    pub fn doubt(&self, due: Vec<DueDelivery>, local: ShardSet, epoch: i64) {
+    /// not wait for the next start. Looked up until it is known, however long the database is away, or the store is closed.
+    /// `epoch` and `generation` as they were when it was local.
+    pub fn doubt(&self, due: Vec<DueDelivery>, local: ShardSet, epoch: i64, generation: u64) {
         let due: Vec<DueDelivery> = due.into_iter().filter(|due| local.has(due.endpoint)).collect();
-        if due.is_empty() {
+        let Some(writer) = self.writer.upgrade().filter(|_| !due.is_empty()) else { return };
+        let Some(permit) = writer.doubt_permit() else {
+            // Nothing is lost: whoever next takes over their shards reads them.
+            tracing::error!(deliveries = due.len(), "too many batches in doubt; if committed, these wait for the next start");
             return;
-        }
+        };
         let announcer = self.clone();
         tokio::spawn(async move {
-            let generation = announcer.writer.local().await.generation();
-            for pause in DOUBT_LOOKS {
+            let _permit = permit;
+            for pause in LOOKS {
                 tokio::time::sleep(pause).await;
-                if let Ok(committed) = announcer.committed(&due).await
-                    && !committed.is_empty()
-                {
-                    let guard = announcer.writer.local().await;
-                    // Of shards taken since, and under another membership, they were read with everything else.
-                    if guard.epoch() == epoch {
-                        announcer.tell(&committed, &guard.kept_since(generation));
+                let committed = loop {
+                    match announcer.committed(&due).await {
+                        Ok(committed) => break committed,
+                        Err(_) if announcer.writer.upgrade().is_none_or(|writer| writer.is_closed()) => return,
+                        Err(_) => tokio::time::sleep(AWAY_PAUSE).await,
                     }
-                    return;
+                };
+                if committed.is_empty() {
+                    continue;
                 }
+                let Some(writer) = announcer.writer.upgrade() else { return };
+                let guard = writer.local().await;
+                // Of shards taken since, and under another membership, they were read with everything else.
+                if guard.epoch() == epoch {
+                    announcer.tell(&committed, &guard.kept_since(generation));
+                }
+                return;
             }
         });
     }
@@ -241,7 +251,7 @@ fn tries(found: &Row, column: usize) -> Outcome<u32> {
 
 impl PostgresStore {
     pub(super) fn announcer(&self) -> Announcer {
-        Announcer { db: self.db.clone(), writer: self.writer.clone(), sink: self.sink.clone() }
+        Announcer { db: self.db.clone(), writer: Arc::downgrade(&self.writer), sink: self.sink.clone() }
     }
 
     async fn requeue_once(&self, asked: &Requeue, idem: Option<&IdempotencyRecord>) -> Outcome<Written<DueDelivery>> {
@@ -268,7 +278,7 @@ impl PostgresStore {
             }
             Err(fault) => return tx.end(Err(fault)).await,
         };
-        let unannounced = Unannounced::new(self.announcer(), vec![due.clone()], local, guard.epoch());
+        let unannounced = Unannounced::new(self.announcer(), vec![due.clone()], local, &guard);
         unannounced.settle(tx.commit().await)?;
         Ok(Written::Fresh(due))
     }

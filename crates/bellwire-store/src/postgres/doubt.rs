@@ -13,12 +13,12 @@ use super::row;
 use super::writer::Shared;
 use crate::NewMessage;
 
-/// Batches in doubt at a time: more than lanes can lose between two looks. Messages are kept in memory meanwhile.
+/// Batches in doubt at a time, also of deliveries made due again: more than can be lost between two looks. Messages are kept in memory meanwhile.
 pub const DOUBTS_MAX: usize = 64;
 /// When to look, counted from the look before: the server may still be at it when the connection is long gone.
-const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25)];
+pub const LOOKS: [Duration; 4] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(25)];
 /// Between looks for the database itself.
-const AWAY_PAUSE: Duration = Duration::from_millis(200);
+pub const AWAY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A batch in doubt, with what was local when it was written.
 pub struct Doubt {

@@ -233,7 +233,7 @@ impl PostgresStore {
             }
             Err(fault) => return tx.end(Err(fault)).await,
         };
-        let unannounced = Unannounced::new(self.announcer(), due, local, guard.epoch());
+        let unannounced = Unannounced::new(self.announcer(), due, local, &guard);
         let due = unannounced.settle(tx.commit().await)?;
         Ok((task, due))
     }

@@ -5,6 +5,7 @@ use bellwire_core::ShardSet;
 
 use super::delivery::Announcer;
 use super::fault::{Fault, Outcome};
+use super::local::LocalGuard;
 use crate::DueDelivery;
 
 /// Deliveries about to be committed. Dropped without a word, it is looked up later whether they were.
@@ -13,12 +14,13 @@ pub struct Unannounced {
     due: Vec<DueDelivery>,
     local: ShardSet,
     epoch: i64,
+    generation: u64,
 }
 
 impl Unannounced {
-    /// `local` and `epoch` as the transaction held them by its fence.
-    pub fn new(announcer: Announcer, due: Vec<DueDelivery>, local: ShardSet, epoch: i64) -> Self {
-        Self { announcer, due, local, epoch }
+    /// `local` as the transaction held it by the fence of the guard's membership.
+    pub fn new(announcer: Announcer, due: Vec<DueDelivery>, local: ShardSet, guard: &LocalGuard) -> Self {
+        Self { announcer, due, local, epoch: guard.epoch(), generation: guard.generation() }
     }
 
     /// With the end of the commit: tells the sink, or finds out later, or has nothing to tell.
@@ -45,7 +47,7 @@ impl Drop for Unannounced {
     fn drop(&mut self) {
         // Without a runtime the process is ending, and reads what is due at its next start.
         if !self.due.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
-            self.announcer.doubt(std::mem::take(&mut self.due), self.local, self.epoch);
+            self.announcer.doubt(std::mem::take(&mut self.due), self.local, self.epoch, self.generation);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bellwire_core::{Shard, Timestamp, limits};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::accept::Accept;
@@ -277,6 +277,15 @@ impl Writer {
         self.shared.local.become_member(membership).await;
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed()
+    }
+
+    /// For finding out about a commit of unknown outcome; held meanwhile. `None`: too many are being found out about.
+    pub fn doubt_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.shared.doubts.clone().try_acquire_owned().ok()
+    }
+
     /// An error while nothing can be accepted.
     pub fn ping(&self) -> Result<()> {
         match self.shared.away() {
@@ -300,7 +309,7 @@ impl Writer {
         report.notes.push(format!("attempts waiting to be recorded: {waiting}"));
         let in_doubt = DOUBTS_MAX.saturating_sub(shared.doubts.available_permits());
         if in_doubt > 0 {
-            report.notes.push(format!("batches of messages in doubt: {in_doubt}"));
+            report.notes.push(format!("batches in doubt: {in_doubt}"));
         }
         report
     }
