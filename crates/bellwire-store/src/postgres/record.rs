@@ -53,7 +53,8 @@ fn any_sql() -> String {
          is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
          gone AS (DELETE FROM queue AS q USING input AS i WHERE i.is_first AND q.message = i.message AND q.endpoint = i.endpoint \
          RETURNING i.endpoint, i.minute, i.next), \
-         delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0), \
+         delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0 \
+         AND (message, endpoint) IN (SELECT message, endpoint FROM input WHERE next > {DELIVERED})), \
          judged AS (SELECT i.message, i.endpoint, i.minute, i.n, i.is_first, i.next, i.tries, i.due_at, i.reason, i.app, \
          i.message_tail, i.shard, r.message IS NOT NULL AS is_waiting, o.message IS NOT NULL AS is_ended, o.state AS was, \
          o.counted_minute, coalesce(r.is_delivered, o.is_delivered) AS was_delivered, \
