@@ -19,8 +19,10 @@ use crate::StoreError;
 pub const WRITE_MAX: Duration = Duration::from_millis(limits::WRITER_WAIT_MS_MAX);
 /// Lists and counts for people.
 pub const READ_MAX: Duration = Duration::from_millis(limits::READ_STATEMENT_MS_MAX);
-/// Connecting, with all hosts of the address.
-const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Connecting to one host of the address. Well below the lease of a node: one host that does not answer must not cost it its shards.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// Logging in, on the host that was found.
+const LOGIN_MAX: Duration = Duration::from_secs(3);
 /// A transaction in which nothing happens is ended by the server after so long.
 const IDLE_MS_MAX: u32 = 5_000;
 /// Waiting for a connection of the pool.
@@ -53,6 +55,8 @@ impl Db {
         config.keepalives_interval(Duration::from_secs(1));
         config.keepalives_retries(3);
         config.tcp_user_timeout(Duration::from_secs(10));
+        let hosts = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+        let create_max = CONNECT_MAX * u32::try_from(hosts).unwrap_or(u32::MAX) + LOGIN_MAX;
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let tls = if config.get_ssl_mode() == SslMode::Disable { None } else { Some(tls()?) };
         let manager = match tls.clone() {
@@ -64,7 +68,7 @@ impl Db {
         let pool = Pool::builder(manager)
             .max_size(connections_max)
             .runtime(Runtime::Tokio1)
-            .timeouts(Timeouts { wait: Some(POOL_WAIT_MAX), create: Some(CONNECT_MAX * 2), recycle: Some(POOL_WAIT_MAX) })
+            .timeouts(Timeouts { wait: Some(POOL_WAIT_MAX), create: Some(create_max), recycle: Some(POOL_WAIT_MAX) })
             .post_create(Hook::async_fn(|client, _| {
                 Box::pin(async move {
                     // A constant; JIT compiling costs more than any of our statements.
