@@ -345,6 +345,7 @@ pub struct BatchBounds<K> {
     seen: HashSet<K>,
     items: usize,
     bytes: usize,
+    deliveries: usize,
 }
 
 impl<K: std::hash::Hash + Eq> BatchBounds<K> {
@@ -355,7 +356,9 @@ impl<K: std::hash::Hash + Eq> BatchBounds<K> {
     /// `deliveries`: how many it begins. The first one fits, whatever its size.
     pub fn fits(&mut self, key: Option<K>, bytes: usize, deliveries: usize) -> bool {
         if self.items >= limits::GROUP_ITEMS_MAX || self.bytes >= limits::GROUP_BYTES_MAX {
-    deliveries: usize,
+            return false;
+        }
+        if self.items > 0 && self.deliveries.saturating_add(deliveries) > limits::GROUP_DELIVERIES_MAX {
             return false;
         }
         if let Some(key) = key
@@ -365,13 +368,10 @@ impl<K: std::hash::Hash + Eq> BatchBounds<K> {
         }
         self.items += 1;
         self.bytes += bytes;
+        self.deliveries += deliveries;
         true
     }
-        if self.items > 0 && self.deliveries.saturating_add(deliveries) > limits::GROUP_DELIVERIES_MAX {
-            return false;
-        }
 }
-        self.deliveries += deliveries;
 
 #[cfg(test)]
 mod tests {
