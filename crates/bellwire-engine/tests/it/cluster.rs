@@ -417,3 +417,43 @@ async fn shards_that_the_database_has_forgotten_are_not_delivered_by_two_nodes_a
         assert!(after.iter().all(|id| counts.get(&id.to_string()) == Some(&1)), "{path}: {counts:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_delivering_while_it_waits_for_the_last_write_of_a_dead_one() {
+    /// Longer than a lease after the other node's.
+    const HELD: Duration = Duration::from_secs(5);
+    let url = database().await;
+    let line = Line::to(&url).await;
+    let receiver = Receiver::start().await.unwrap();
+    let a = node(&url, "a").await;
+    owns(&a, SHARDS).await;
+    let b = node(line.url(), "b").await;
+    owns(&b, SHARDS / 2).await;
+    owns(&a, SHARDS / 2).await;
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&a, &application, &receiver, "/").await;
+    line.cut();
+    // As a write of that node does that its server has not ended.
+    let write = format!(
+        "WITH held AS MATERIALIZED (SELECT 1 FROM fence WHERE epoch = (SELECT epoch FROM node WHERE name = 'b') FOR UPDATE) \
+         SELECT pg_sleep({}) FROM held LIMIT 1",
+        HELD.as_secs()
+    );
+    let writing = tokio::task::spawn_blocking(move || query(&url, &write).unwrap());
+    let began = tokio::time::Instant::now();
+    let mut published = 0;
+    while !writing.is_finished() {
+        let owned = a.engine.shards_owned();
+        assert!(owned == SHARDS / 2 || began.elapsed() >= HELD, "what the dead node writes is still its own");
+        a.publish(&application, "a.b", PAYLOAD).await;
+        published += 1;
+        receiver.wait_for(&path, published).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let times: Vec<_> = receiver.received(&path).iter().map(|request| request.at).collect();
+    let pause = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap();
+    assert!(times[times.len() - 1] - times[0] > 2 * LEASE, "it was waited for");
+    assert!(pause < Duration::from_secs(1), "nothing was sent for {pause:?}");
+    owns(&a, SHARDS).await;
+    drop(b);
+}
