@@ -122,6 +122,9 @@ impl Shape {
     }
 }
 
+/// Messages times deliveries of a batch up to which its statement is kept prepared: a millisecond's worth of comparisons.
+const KEPT_PAIRS_MAX: usize = 65_536;
+
 /// A batch in columns.
 #[derive(Default)]
 struct Columns<'a> {
@@ -237,7 +240,12 @@ impl<'a> Columns<'a> {
             p(&self.key_made_at),
             p(&self.origin),
         ];
-        let rows = conn.query_within(WRITE_MAX, &self.shape.sql(), &params).await?;
+        // A plan made once may compare each delivery with each message, which is well for a few of them.
+        let rows = if self.id.len() * self.due_message.len() <= KEPT_PAIRS_MAX {
+            conn.query_kept(WRITE_MAX, &self.shape.sql(), &params).await?
+        } else {
+            conn.query_within(WRITE_MAX, &self.shape.sql(), &params).await?
+        };
         let Some(found) = rows.into_iter().next() else {
             return Err(StoreError::Corrupt("a batch without an answer".to_owned()).into());
         };

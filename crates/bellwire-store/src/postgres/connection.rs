@@ -38,11 +38,43 @@ pub struct Db {
     pool: Pool,
     /// For cancelling statements, as for the connections themselves.
     tls: Option<MakeRustlsConnect>,
+    /// Whether statements may be kept prepared; shared with all its connections.
+    keeps_statements: Arc<AtomicBool>,
 }
 
+/// How a connection is set up.
+const SETTINGS: &str = "SET jit = off"; // Compiling costs more than any of our statements.
+/// The same where statements are kept: they are planned once, so the plan must be the one for large tables from the start.
+const SETTINGS_KEPT: &str = "SET jit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
+
 impl Db {
+    /// For connections that run the same few statements over and over: each is parsed and planned once. Only without a pooler in between,
+    /// which would give a connection's next statement to another one of the server's.
+    pub fn keeping_statements(url: &str, connections_max: usize) -> Result<Self, StoreError> {
+        let db = Self::with_settings(url, connections_max, SETTINGS_KEPT)?;
+        db.keeps_statements.store(true, Ordering::Relaxed);
+        Ok(db)
+    }
+
+    /// Whether a pooler in transaction mode stands in between: it gives each transaction a server process of its own, so that a second
+    /// connection's transaction takes the one that the first one had.
+    pub async fn is_pooled(&self) -> Outcome<bool> {
+        let (conn, mut other) = (self.get().await?, self.get().await?);
+        let pid = async |conn: &Conn| -> Outcome<i32> { Ok(conn.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?) };
+        let before = pid(&conn).await?;
+        let tx = other.begin().await?;
+        let theirs = pid(&tx).await?;
+        let after = pid(&conn).await?;
+        tx.rollback().await?;
+        Ok(before != after || theirs == before)
+    }
+
     /// Connects to nothing yet. `url` as libpq knows it, with several hosts if there are several.
     pub fn new(url: &str, connections_max: usize) -> Result<Self, StoreError> {
+        Self::with_settings(url, connections_max, SETTINGS)
+    }
+
+    fn with_settings(url: &str, connections_max: usize, settings: &'static str) -> Result<Self, StoreError> {
         let mut config: tokio_postgres::Config =
             url.parse().map_err(|error: tokio_postgres::Error| StoreError::Io(format!("the database's address: {error}")))?;
         config.connect_timeout(CONNECT_MAX);
@@ -69,11 +101,8 @@ impl Db {
             .max_size(connections_max)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(POOL_WAIT_MAX), create: Some(create_max), recycle: Some(POOL_WAIT_MAX) })
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move {
-                    // A constant; JIT compiling costs more than any of our statements.
-                    client.batch_execute("SET jit = off").await.map_err(HookError::Backend)
-                })
+            .post_create(Hook::async_fn(move |client, _| {
+                Box::pin(async move { client.batch_execute(settings).await.map_err(HookError::Backend) })
             }))
             .pre_recycle(Hook::async_fn(move |client, metrics| {
                 let (doubted, borrowed) = (doubted.clone(), metrics.recycled.unwrap_or(metrics.created));
@@ -94,7 +123,7 @@ impl Db {
             }))
             .build()
             .map_err(|error| StoreError::Io(error.to_string()))?;
-        Ok(Self { pool, tls })
+        Ok(Self { pool, tls, keeps_statements: Arc::new(AtomicBool::new(false)) })
     }
 
     /// A connection of the pool's.
@@ -105,7 +134,12 @@ impl Db {
             PoolError::Closed => StoreError::Closed.into(),
             other => StoreError::Unavailable(other.to_string()).into(),
         })?;
-        Ok(Conn { object: Some(object), is_waiting: AtomicBool::new(false), tls: self.tls.clone() })
+        Ok(Conn {
+            object: Some(object),
+            is_waiting: AtomicBool::new(false),
+            tls: self.tls.clone(),
+            keeps_statements: self.keeps_statements.clone(),
+        })
     }
 
     /// Closes all connections, also those that will be returned.
@@ -139,6 +173,7 @@ pub struct Conn {
     object: Option<Object>,
     /// A statement was sent, and the end of its response has not been seen.
     is_waiting: AtomicBool,
+    keeps_statements: Arc<AtomicBool>,
     tls: Option<MakeRustlsConnect>,
 }
 
@@ -214,6 +249,25 @@ impl Conn {
     pub async fn query_within(&self, limit: Duration, sql: &str, params: &[Param<'_>]) -> Outcome<Vec<Row>> {
         let client = self.client()?;
         self.within(limit, client.query_typed(sql, params)).await
+    }
+
+    /// As [`Self::query_within`], for a statement that comes again and again: parsed and planned once for each connection, if its
+    /// connections keep statements. Not for one whose best plan depends on how much it is given.
+    pub async fn query_kept(&self, limit: Duration, sql: &str, params: &[Param<'_>]) -> Outcome<Vec<Row>> {
+        let kept = self.object.as_ref().filter(|_| self.keeps_statements.load(Ordering::Relaxed));
+        let Some(object) = kept else { return self.query_within(limit, sql, params).await };
+        let (values, types): (Vec<_>, Vec<_>) = params.iter().map(|(value, kind)| (*value, kind.clone())).unzip();
+        let result = self
+            .within(limit, async {
+                let statement = object.prepare_typed_cached(sql, &types).await?;
+                object.query(&statement, &values).await
+            })
+            .await;
+        if result.as_ref().is_err_and(Fault::is_statement_elsewhere) {
+            tracing::warn!("a pooler stands before the database: statements are not kept prepared any more");
+            self.keeps_statements.store(false, Ordering::Relaxed);
+        }
+        result
     }
 
     /// Statements without parameters.

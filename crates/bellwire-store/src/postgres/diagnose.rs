@@ -80,7 +80,7 @@ pub async fn diagnose(url: &str) -> Result<Vec<Finding>> {
 }
 
 async fn look(db: &Db) -> Outcome<Findings> {
-    let mut conn = db.get().await?;
+    let conn = db.get().await?;
     let mut findings = Findings::default();
     if !server(&conn, &mut findings).await? {
         // What follows asks for what older ones do not know.
@@ -94,7 +94,8 @@ async fn look(db: &Db) -> Outcome<Findings> {
     wraparound(&conn, &mut findings).await?;
     connections(&conn, &mut findings).await?;
     partitions(&conn, &mut findings).await?;
-    pooler(db, &mut conn, &mut findings).await?;
+    drop(conn);
+    pooler(db, &mut findings).await?;
     Ok(findings)
 }
 
@@ -327,17 +328,8 @@ async fn partitions(conn: &Conn, findings: &mut Findings) -> Outcome<()> {
     Ok(())
 }
 
-/// A pooler in transaction mode gives each transaction a server process of its own: a second connection's transaction takes the one
-/// that this connection had.
-async fn pooler(db: &Db, conn: &mut Conn, findings: &mut Findings) -> Outcome<()> {
-    let mut other = db.get().await?;
-    let pid = async |conn: &Conn| -> Outcome<i32> { row::get(&conn.query_one("SELECT pg_backend_pid()", &[]).await?, 0) };
-    let before = pid(conn).await?;
-    let tx = other.begin().await?;
-    let theirs = pid(&tx).await?;
-    let after = pid(conn).await?;
-    tx.rollback().await?;
-    if before != after || theirs == before {
+async fn pooler(db: &Db, findings: &mut Findings) -> Outcome<()> {
+    if db.is_pooled().await? {
         findings.info("a pooler in transaction mode stands in between; that is all right");
     }
     Ok(())

@@ -31,6 +31,12 @@ impl Fault {
         }
     }
 
+    /// A prepared statement is not, or is already, on the server's connection: somebody else's is in between.
+    pub fn is_statement_elsewhere(&self) -> bool {
+        let codes = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
+        self.code().is_some_and(|code| codes.contains(code))
+    }
+
     /// A row outside all partitions there are.
     pub fn is_no_partition(&self) -> bool {
         match self {

@@ -107,9 +107,14 @@ impl PostgresStore {
             import::refuse_unfinished(&conn).await?;
         }
         drop(conn);
+        let is_pooled = db.is_pooled().await?;
         let sink = Arc::new(OnceLock::new());
         // The writer's connections are its own: however many reads wait for one, writes go on.
-        let lanes = Db::new(&options.url, writer::CONNECTIONS)?;
+        let lanes = if is_pooled {
+            Db::new(&options.url, writer::CONNECTIONS)?
+        } else {
+            Db::keeping_statements(&options.url, writer::CONNECTIONS)?
+        };
         let writer = Writer::start(db.clone(), lanes, sink.clone(), options.retention);
         Ok(Arc::new(Self { db, members, cipher: options.cipher.clone(), options, sink, writer, seen: shard::Seen::default() }))
     }

@@ -196,7 +196,7 @@ pub async fn write(conn: &Conn, batch: &[AttemptRecord], epoch: i64, lane: i16, 
     let failed = columns.message.iter().zip(&columns.next).filter(|(_, next)| **next != DELIVERED).map(|(message, _)| *message);
     let failed = distinct(failed.collect());
     let rows = if columns.is_simple() {
-        conn.query_within(WRITE_MAX, &first_tries_sql(), &params).await?
+        conn.query_kept(WRITE_MAX, &first_tries_sql(), &params).await?
     } else {
         params.extend([
             p(&columns.n),

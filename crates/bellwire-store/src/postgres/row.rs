@@ -6,7 +6,7 @@ use tokio_postgres::types::FromSql;
 
 use super::fault::Outcome;
 use crate::StoreError;
-pub use crate::stored::{JSON, origin, StoredPayload, from_json, list_to_text, text_to_list, to_json, unpack};
+pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, origin, text_to_list, to_json, unpack};
 
 /// A column's value.
 pub fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Outcome<T> {

@@ -165,7 +165,7 @@ pub enum Remedy {
 pub fn remedy(fault: &Fault) -> Remedy {
     if fault.is_no_partition() {
         Remedy::Partitions
-    } else if super::delivery::is_in_the_way(fault) {
+    } else if super::delivery::is_in_the_way(fault) || fault.is_statement_elsewhere() {
         Remedy::Again
     } else if fault.code().is_some_and(|code| *code == tokio_postgres::error::SqlState::DISK_FULL) {
         Remedy::Later
