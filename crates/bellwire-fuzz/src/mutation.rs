@@ -54,7 +54,7 @@ impl Random {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -64,7 +64,7 @@ impl Random {
 
     /// Below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end.max(1)).unwrap_or(u64::MAX)).unwrap_or_default()
+        usize::try_from(self.draw() % u64::try_from(end.max(1)).unwrap_or(u64::MAX)).unwrap_or_default()
     }
 
     /// A range within `length` bytes, short ones more often.
@@ -89,7 +89,7 @@ fn change(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
     let length = data.len();
     match random.below(10) {
         0 if length > 0 => data[random.below(length)] ^= 1 << random.below(8),
-        1 if length > 0 => data[random.below(length)] = random.next().to_le_bytes()[0],
+        1 if length > 0 => data[random.below(length)] = random.draw().to_le_bytes()[0],
         2 => drop(data.drain(random.range(length))),
         3 => data.truncate(random.below(length + 1)),
         4 => {
