@@ -141,7 +141,7 @@ async fn settle(visit: &Visit<'_>, request: &Request<'_>, signature: Signature, 
             Handshake::NotOne | Handshake::Confirm { .. } => answer,
         },
     };
-    Ok(Stop::Noted(handshake_response(&answer)?, "handshake", "a handshake was answered".to_owned()))
+    Ok(Stop::Noted(Box::new(handshake_response(&answer)?), "handshake", "a handshake was answered".to_owned()))
 }
 
 /// Of several handshakes at once one sets the secret: they take turns, and each looks at what is stored by then.
@@ -176,7 +176,7 @@ async fn store(visit: &Visit<'_>, name: &str, value: String) -> Result<(), Stop>
 /// Fetches what the provider wants to be fetched, then answers.
 async fn confirm(visit: &Visit<'_>, url: &str, then: &Answer) -> Result<Stop, Stop> {
     match visit.api.receive().certificates.confirm(url).await {
-        Ok(()) => Ok(Stop::Noted(handshake_response(then)?, "handshake", "the subscription was confirmed".to_owned())),
+        Ok(()) => Ok(Stop::Noted(Box::new(handshake_response(then)?), "handshake", "the subscription was confirmed".to_owned())),
         Err(error) => {
             let refused = Refused::new(StatusCode::SERVICE_UNAVAILABLE, "handshake.not_confirmed", error);
             Err(Refused { retry_after: Some(limits::CERTIFICATE_RETRY_SECONDS), ..refused }.into())

@@ -124,9 +124,9 @@ impl Receive {
 /// Why a request becomes no message.
 enum Stop {
     /// Answered with this, and nothing is noted.
-    Answered(Response),
+    Answered(Box<Response>),
     /// Answered with this, and noted in the source's log.
-    Noted(Response, &'static str, String),
+    Noted(Box<Response>, &'static str, String),
     Refused(Refused),
     /// Ours: the sender is to come again.
     Fault(ApiError),
@@ -211,7 +211,7 @@ pub async fn serve(api: &ApiState, request: Request<Body>) -> Response {
     let response = match find(api, &parts).await {
         Ok(ready) => visit(api, &ready, &parts, body).await,
         Err(Stop::Fault(error)) => fault(api, error),
-        Err(Stop::Answered(response) | Stop::Noted(response, ..)) => response,
+        Err(Stop::Answered(response) | Stop::Noted(response, ..)) => *response,
         Err(Stop::Refused(refused)) => refused.to_response(),
     };
     api.count(response.status().as_u16());
@@ -223,7 +223,7 @@ async fn find(api: &ApiState, parts: &Parts) -> Result<Arc<Ready>, Stop> {
     let token = parts.uri.path().strip_prefix(PREFIX).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     match api.receive().sources.find(api, token).await? {
         Some(ready) if ready.source.kind != CRON => Ok(ready),
-        _ => Err(Stop::Answered(empty(StatusCode::NOT_FOUND))),
+        _ => Err(Stop::Answered(Box::new(empty(StatusCode::NOT_FOUND)))),
     }
 }
 
@@ -233,9 +233,10 @@ async fn visit(api: &ApiState, ready: &Ready, parts: &Parts, body: Body) -> Resp
     let path_and_query = parts.uri.path_and_query().map_or("/", |text| text.as_str());
     let visit = Visit { api, ready, parts, url: format!("{}{path_and_query}", api.public_url()), client };
     let (response, reason, detail) = match take(&visit, body).await {
-        Ok(response) | Err(Stop::Answered(response)) => return response,
+        Ok(response) => return response,
+        Err(Stop::Answered(response)) => return *response,
         Err(Stop::Fault(error)) => return fault(api, error),
-        Err(Stop::Noted(response, reason, detail)) => (response, reason.to_owned(), detail),
+        Err(Stop::Noted(response, reason, detail)) => (*response, reason.to_owned(), detail),
         Err(Stop::Refused(refused)) => (refused.to_response(), refused.reason, refused.detail),
     };
     tracing::debug!(source.id = %visit.id(), http.status = response.status().as_u16(), reason, "received request is no message");
@@ -269,7 +270,7 @@ async fn take(visit: &Visit<'_>, body: Body) -> Result<Response, Stop> {
     if !is_served(&visit.parts.method) {
         let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
-        return Err(Stop::Answered(response));
+        return Err(Stop::Answered(Box::new(response)));
     }
     gate::check_network(visit)?;
     visit.api.receive().buckets.take(visit)?;
@@ -287,7 +288,7 @@ async fn take(visit: &Visit<'_>, body: Body) -> Result<Response, Stop> {
     let verified = judge::judge(visit, &headers, &taken.bytes).await?;
     if is_look(visit, &taken.bytes) {
         // A browser, or a provider that tries whether the URL is there.
-        return Err(Stop::Answered(ready.success()?));
+        return Err(Stop::Answered(Box::new(ready.success()?)));
     }
     schema::check(visit, &taken.bytes).await?;
     let recognised = recognise::recognise(visit, &headers, taken.bytes.clone(), &verified);
@@ -311,7 +312,7 @@ fn is_look(visit: &Visit<'_>, body: &Bytes) -> bool {
 async fn publish(visit: &Visit<'_>, recognised: Recognised) -> Result<Response, Stop> {
     let (api, ready) = (visit.api, visit.ready);
     let Some(app) = api.engine().application_by_id(ready.source.app).await? else {
-        return Err(Stop::Answered(empty(StatusCode::NOT_FOUND)));
+        return Err(Stop::Answered(Box::new(empty(StatusCode::NOT_FOUND))));
     };
     let Recognised { message, duplicate_key, order } = recognised;
     let now = api.now();

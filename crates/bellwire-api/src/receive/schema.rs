@@ -41,7 +41,7 @@ pub async fn check(visit: &Visit<'_>, body: &Bytes) -> Result<(), Stop> {
             },
         },
     };
-    Err(Stop::Answered(quarantine(visit, body, finding).await?))
+    Err(Stop::Answered(Box::new(quarantine(visit, body, finding).await?)))
 }
 
 /// Success is told only when the body is in the log.

@@ -16,7 +16,7 @@ use crate::idempotency::{self, Begun, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, list_of, of};
 use crate::receive;
 use crate::wire::field::Patch;
-use crate::wire::source::{ConfigIn, IngestLogOut, IngestSourceIn, IngestSourceOut, IngestSourcePatch, RotateTokenOut};
+use crate::wire::source::{IngestLogOut, IngestSourceIn, IngestSourceOut, IngestSourcePatch, RotateTokenOut};
 use crate::wire::text::Uid;
 
 use super::source_setting::check_settings;
@@ -284,7 +284,7 @@ pub async fn patch(call: Call) -> Answer {
         if let Some(kind) = patch.kind {
             set_kind(source, kind.0)?;
         }
-        patch.config.unwrap_or_else(ConfigIn::default).apply(&mut source.config);
+        patch.config.unwrap_or_default().apply(&mut source.config);
         check(&call, source)
     })
     .await

@@ -1,6 +1,6 @@
 //! Messages on the wire.
 
-use bellwire_core::{Message, limits};
+use bellwire_core::{Message, Origin, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -92,6 +92,10 @@ pub struct MessageOut<'a> {
     pub tags: Option<Vec<String>>,
     #[schema(required = true)]
     pub deliver_at: Option<DateTime>,
+    /// Of messages that a source made: which, how it was verified, where it stands in an order. Absent of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub origin: Option<Box<Origin>>,
 }
 
 pub(super) fn some_if_any(list: Vec<String>) -> Option<Vec<String>> {
@@ -114,6 +118,7 @@ impl<'a> MessageOut<'a> {
             timestamp: DateTime(message.created_at),
             tags: some_if_any(message.tags),
             deliver_at: message.deliver_at.map(DateTime),
+            origin: message.origin,
         }
     }
 }

@@ -33,6 +33,24 @@ async fn bodies_have_an_end_whether_they_announce_it_or_not() {
     assert_eq!(h.received(&source).await.len(), 1);
 }
 
+/// Broken: the largest bodies that providers send are taken but not kept, or not delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_bodies_are_stored_and_delivered_whole() {
+    let h = Harness::start().await;
+    let (source, url) = generic(&h, json!({})).await;
+    let endpoints = format!("/ingest/api/v1/source/{}/endpoint", text(&source["id"]));
+    h.post(&endpoints, json!({ "url": h.receiver.url("/large") })).await.expect(201);
+    let mut seed = 7_u32;
+    let noise = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    });
+    let body: Vec<u8> = noise.take(bellwire_core::limits::RECEIVED_BODY_BYTES_MAX).collect();
+    assert_eq!(h.receive("POST", &url, &[], body.clone()).await.status, 200);
+    assert!(h.receiver.wait("/large", 1).await[0].body == body, "what was delivered is not what was sent");
+    assert_eq!(h.receive("POST", &url, &[], [&body[..], b"x"].concat()).await.status, 413);
+}
+
 /// Frames without end.
 struct Endless<F>(F);
 

@@ -1,5 +1,6 @@
 //! What comes to the public URLs of sources: taken, refused, recognised, answered.
 
+mod certificate;
 mod duplicate;
 mod handshake;
 mod limit;

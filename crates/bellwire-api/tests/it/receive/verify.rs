@@ -25,6 +25,8 @@ async fn a_genuine_event_is_stored_and_delivered_byte_for_byte() {
     assert_eq!((origin.source.clone(), origin.verified_by.as_str()), (text(&source["id"]), "hmac"));
     assert_eq!((origin.method.as_str(), origin.path.as_str()), ("POST", "/extra?x=1"));
     assert!(origin.headers.iter().any(|(name, value)| name == "x-github-event" && value == "push"));
+    let shown = h.get(&format!("/api/v1/app/{}/msg/{}", text(&source["appId"]), stored[0].id)).await.expect(200);
+    assert_eq!((&shown["origin"]["source"], &shown["origin"]["verifiedBy"]), (&source["id"], &json!("hmac")), "{shown}");
 }
 
 /// Broken: a forged event is taken, or the answer tells the forger why it was not (T1 to T5).
