@@ -68,7 +68,11 @@ impl Metrics {
                 "record_attempts_fenced",
                 "Attempts that counted for nothing: the node had lost its lease"
             ),
-            lease_losses: register!(Counter, "shard_lease_losses", "Times this node was declared dead by another"),
+            lease_losses: register!(
+                Counter,
+                "shard_lease_losses",
+                "Times this node lost all its shards: declared dead by another, or the database had forgotten"
+            ),
             nodes_declared_dead: register!(Counter, "shard_nodes_declared_dead", "Nodes this one declared dead"),
             handed_over: register!(
                 Counter,
