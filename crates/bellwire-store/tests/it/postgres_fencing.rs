@@ -135,7 +135,7 @@ async fn a_batch_whose_backend_is_ended_before_the_commit_leaves_nothing_and_the
         move || query(&url, "DO $$ BEGIN LOCK TABLE queue IN EXCLUSIVE MODE; PERFORM pg_sleep(30); END $$")
     });
     until("the table is locked", async || {
-        count(&url, "SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND relation = 'queue'::regclass")
+        count(&url, "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database AND datname = current_database() WHERE mode = 'ExclusiveLock' AND granted AND relation = 'queue'::regclass")
             == 1
     })
     .await;
@@ -352,7 +352,7 @@ async fn shards_are_given_up_and_the_heart_beats_while_others_are_adopted_and_al
         readers.push(tokio::spawn(async move { store.application_version(app).await }));
     }
     until("the reads wait", async || {
-        count(&url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'application'::regclass") >= 3
+        count(&url, "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database AND datname = current_database() WHERE NOT granted AND relation = 'application'::regclass") >= 3
     })
     .await;
     let adopting = tokio::spawn({
@@ -360,7 +360,7 @@ async fn shards_are_given_up_and_the_heart_beats_while_others_are_adopted_and_al
         async move { store.adopt(ShardSet::ALL, 0, &mut |_| ()).await }
     });
     until("an adopt is under way", async || {
-        count(&url, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'queue'::regclass") == 1
+        count(&url, "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database AND datname = current_database() WHERE NOT granted AND relation = 'queue'::regclass") == 1
     })
     .await;
     let begun = Instant::now();
@@ -395,7 +395,7 @@ async fn reading(url: &str) -> (World, Endpoint, std::thread::JoinHandle<Result<
     assert!(world.take_all().await);
     let endpoint = subscribed(&world).await;
     let other = locker(url, "LOCK TABLE application, queue IN ACCESS EXCLUSIVE MODE");
-    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'queue'::regclass";
+    let locked = "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database AND datname = current_database() WHERE mode = 'AccessExclusiveLock' AND granted AND relation = 'queue'::regclass";
     until("the tables are locked", async || count(url, locked) == 1).await;
     (world, endpoint, other)
 }
@@ -442,7 +442,9 @@ async fn a_repeat_nobody_confirmed_is_delivered_however_long_the_database_is_awa
     let other = locker(&url, "PERFORM pg_advisory_xact_lock(1)");
     let locks = |is_granted: bool| {
         let granted = if is_granted { "granted" } else { "NOT granted" };
-        let sql = format!("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {granted} AND objid = 1");
+        let sql = format!(
+            "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database AND datname = current_database() WHERE locktype = 'advisory' AND {granted} AND objid = 1"
+        );
         count(&url, &sql)
     };
     until("it is locked", async || locks(true) == 1).await;
