@@ -63,7 +63,10 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: impl Future
 }
 
 /// Waits for a free place first: beyond the limit connections wait in the kernel's queue, not in our memory.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> std::io::Result<(TcpStream, PeerAddress, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, PeerAddress, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
