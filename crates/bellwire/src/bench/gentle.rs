@@ -1,4 +1,4 @@
-//! The open loop: messages are sent at a fixed gentle rate, whatever the server does, and every latency counts from the moment
+//! The open loop: messages are sent at a fixed rate, whatever the server does, and every latency counts from the moment
 //! a message was *meant* to be sent (no coordinated omission).
 //!
 //! Plain threads and blocking sockets: at this rate they are idle, and the kernel wakes them to the microsecond, which a
@@ -23,7 +23,28 @@ const CONNECTIONS: usize = 16;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A sleeping thread wakes this much late (timer slack); the rest of the way is waited actively.
 const WAKE_SLACK: Duration = Duration::from_micros(120);
+/// Waiting actively at higher rates would take the processors from the server; then that much more latency is seen.
+const ACTIVE_PER_SECOND_MAX: u32 = 1_000;
+/// For threads and connections to be there before the first message is due.
+const LEAD: Duration = Duration::from_millis(50);
 const ANSWER_BYTES: usize = 16 * 1024;
+
+/// Prepares requests that are due at fixed times.
+pub trait MakeDue: Send + 'static {
+    /// The bytes of the request with this sequence number, meant to be sent at `due_nanos` since 1970.
+    fn make_due(&mut self, due_nanos: u64, sequence: u64) -> &[u8];
+}
+
+/// One message to each application in turn.
+#[derive(Clone)]
+struct InTurn(Vec<Stamped>);
+
+impl MakeDue for InTurn {
+    fn make_due(&mut self, due_nanos: u64, sequence: u64) -> &[u8] {
+        let count = self.0.len() as u64;
+        self.0[(sequence % count) as usize].stamp(due_nanos, sequence)
+    }
+}
 
 /// An open loop.
 pub struct OpenLoop {
@@ -43,25 +64,37 @@ impl OpenLoop {
             let head = target.head("POST", &format!("/api/v1/app/{app}/msg"), bytes);
             Stamped::wrapped(&format!("{head}{}", body.0), body.1)
         };
-        let ways: Vec<(SocketAddr, Vec<Stamped>)> =
-            targets.iter().map(|target| (target.address, apps.iter().map(|app| make(target, app)).collect())).collect();
+        let ways: Vec<(SocketAddr, InTurn)> =
+            targets.iter().map(|target| (target.address, InTurn(apps.iter().map(|app| make(target, app)).collect()))).collect();
         if ways.is_empty() || apps.is_empty() {
             bail!("nobody to publish to");
         }
+        let connections = ways.iter().cycle().take(CONNECTIONS).cloned();
+        self.send(connections.map(|(address, make)| (address, Box::new(make) as Box<dyn MakeDue>)).collect(), progress).await
+    }
+
+    /// Sends what is made for each connection, one request from one after the other.
+    ///
+    /// # Errors
+    /// The server refused, or did not answer.
+    pub async fn send(&self, ways: Vec<(SocketAddr, Box<dyn MakeDue>)>, progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
+        let connections = ways.len();
         let total = (self.duration.as_secs_f64() * f64::from(self.per_second)).round() as u64;
-        let (started, started_nanos) = (Instant::now() + Duration::from_millis(50), now_nanos() + 50_000_000);
-        let threads: Vec<_> = (0..CONNECTIONS as u64)
-            .map(|thread| {
-                let (address, requests) = ways[thread as usize % ways.len()].clone();
+        let lead_nanos = u64::try_from(LEAD.as_nanos()).unwrap_or(u64::MAX);
+        let (started, started_nanos) = (Instant::now() + LEAD, now_nanos() + lead_nanos);
+        let threads: Vec<_> = (0u64..)
+            .zip(ways)
+            .map(|(thread, (address, requests))| {
                 let sender = Sender {
                     address,
                     requests,
                     interval: Duration::from_secs(1) / self.per_second.max(1),
+                    slack: if self.per_second <= ACTIVE_PER_SECOND_MAX { WAKE_SLACK } else { Duration::ZERO },
                     started,
                     started_nanos,
                     progress: Arc::clone(progress),
                 };
-                tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(CONNECTIONS)))
+                tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(connections)))
             })
             .collect();
         let mut all = latency::latencies()?;
@@ -80,8 +113,10 @@ impl OpenLoop {
 /// One connection's share.
 struct Sender {
     address: SocketAddr,
-    requests: Vec<Stamped>,
+    requests: Box<dyn MakeDue>,
     interval: Duration,
+    /// Waited actively before a request is due.
+    slack: Duration,
     started: Instant,
     started_nanos: u64,
     progress: Arc<Progress>,
@@ -94,30 +129,29 @@ impl Sender {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let count = self.requests.len() as u64;
         for sequence in sequences {
             let offset = self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
             let due = self.started + offset;
-            wait_until(due);
+            wait_until(due, self.slack);
             let due_nanos = self.started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
-            let request = self.requests[(sequence % count) as usize].stamp(due_nanos, sequence);
+            let request = self.requests.make_due(due_nanos, sequence);
             self.progress.sent.fetch_add(1, Ordering::Relaxed);
             let status = exchange(&mut stream, request)?;
             latency::record(&mut latencies, u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
             if (200..300).contains(&status) {
                 self.progress.acknowledged.fetch_add(1, Ordering::Relaxed);
             } else {
-                bail!("the server answered {status} at a gentle rate");
+                bail!("the server answered {status} at {:.0} requests/s", 1.0 / self.interval.as_secs_f64());
             }
         }
         Ok(latencies)
     }
 }
 
-fn wait_until(due: Instant) {
+fn wait_until(due: Instant, slack: Duration) {
     let wait = due.saturating_duration_since(Instant::now());
-    if wait > WAKE_SLACK {
-        std::thread::sleep(wait - WAKE_SLACK);
+    if wait > slack {
+        std::thread::sleep(wait - slack);
     }
     while Instant::now() < due {
         std::hint::spin_loop();

@@ -3,7 +3,7 @@
 //! Three processes: this one loads, one receives (`receiver`, asked through `receive`), one is the server (`target`), or several
 //! are that share a database; what they stand on is made for each phase and removed after it (`ground`). `bare`
 //! measures R, the rate of bare signed POSTs; `load` and `gentle` are the closed and the open loop; `phase` watches a load until
-//! everything it brought has arrived and is recorded; `prefill` and `isolation` are the longer experiments; `report` prints.
+//! everything it brought has arrived and is recorded; `source` is received instead of published; `prefill` and `isolation` are the longer experiments; `report` prints.
 //! Rates drift with the machine, so each phase stands between two measurements of R and is given as a fraction of it.
 
 pub mod bare;
@@ -20,6 +20,7 @@ pub mod receive;
 pub mod receiver;
 pub mod report;
 pub mod run;
+pub mod source;
 pub mod target;
 pub mod wire;
 
@@ -42,7 +43,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_seconds)]
     pub seconds: f64,
     /// Which phases, separated by commas
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Phase::ALL)]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Phase::PUBLISHING)]
     pub phases: Vec<Phase>,
     /// Print JSON, with every single measurement
     #[arg(long)]
@@ -89,10 +90,14 @@ pub enum Phase {
     Gentle,
     /// One endpoint, 256 requests in flight
     Deep,
+    /// Signed pushes of GitHub to a source, 64 in flight, then half of that rate, open loop
+    Receive,
 }
 
 impl Phase {
-    pub const ALL: [Self; 4] = [Self::EndToEnd, Self::FanOut, Self::Gentle, Self::Deep];
+    pub const ALL: [Self; 5] = [Self::EndToEnd, Self::FanOut, Self::Gentle, Self::Deep, Self::Receive];
+    /// What every Svix-compatible server can be asked to do; the default.
+    pub const PUBLISHING: [Self; 4] = [Self::EndToEnd, Self::FanOut, Self::Gentle, Self::Deep];
 
     /// As in the report and in progress lines.
     pub fn name(self) -> &'static str {
@@ -101,16 +106,19 @@ impl Phase {
             Self::FanOut => "fan-out",
             Self::Gentle => "gentle",
             Self::Deep => "deep",
+            Self::Receive => "receive",
         }
     }
 
-    fn shape(self) -> phase::Shape {
-        match self {
+    /// How messages are published; `None` if they are received.
+    fn shape(self) -> Option<phase::Shape> {
+        Some(match self {
             Self::EndToEnd => phase::Shape::Closed { in_flight: 64, fan_out: 1 },
             Self::FanOut => phase::Shape::Closed { in_flight: 64, fan_out: 10 },
             Self::Gentle => phase::Shape::Open { per_second: 200 },
             Self::Deep => phase::Shape::Closed { in_flight: 256, fan_out: 1 },
-        }
+            Self::Receive => return None,
+        })
     }
 }
 

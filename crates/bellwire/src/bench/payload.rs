@@ -72,7 +72,8 @@ pub fn read_stamp(body: &[u8], hint: &mut usize) -> Option<Stamp> {
     Some(Stamp { sent_nanos: read_digits(&field[..NANOS_DIGITS])?, sequence: read_digits(&field[NANOS_DIGITS + 1..])? })
 }
 
-fn write_digits(field: &mut [u8], mut number: u64) {
+/// Decimal, with leading zeros, as wide as `field`.
+pub fn write_digits(field: &mut [u8], mut number: u64) {
     for digit in field.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;

@@ -11,6 +11,7 @@ use super::gentle::OpenLoop;
 use super::latency::{Quantiles, ratio};
 use super::load::{ClosedLoop, Loaded, MakeRequest, Progress, Publish};
 use super::receive::{Reader, Receiver};
+use super::source::HalfRate;
 use super::target::Target;
 use super::{process, report};
 use crate::terminal::thousands;
@@ -73,9 +74,17 @@ pub struct Measured {
     pub loader_cpu_s: f64,
     pub receiver_cpu_s: f64,
     pub resident_bytes_max: u64,
+    /// Only of the phase that receives: what follows the closed loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_rate: Option<HalfRate>,
 }
 
 impl Measured {
+    /// Messages that the store holds afterwards.
+    pub fn messages_stored(&self) -> u64 {
+        self.messages + self.half_rate.as_ref().map_or(0, |half| half.messages)
+    }
+
     /// Server processor time for one message, in milliseconds.
     pub fn server_cpu_ms_per_message(&self) -> f64 {
         ratio(self.server_cpu_s * 1_000.0, self.messages as f64)
@@ -98,11 +107,11 @@ impl Measured {
 }
 
 /// Processor seconds so far.
-struct Cpu {
-    server: f64,
-    database: f64,
-    loader: f64,
-    receiver: f64,
+pub struct Cpu {
+    pub server: f64,
+    pub database: f64,
+    pub loader: f64,
+    pub receiver: f64,
 }
 
 impl Bench<'_> {
@@ -153,6 +162,7 @@ impl Bench<'_> {
             loader_cpu_s: after.loader - before.loader,
             receiver_cpu_s: after.receiver - before.receiver,
             resident_bytes_max: watch.seen.resident_bytes_max.load(Ordering::Relaxed),
+            half_rate: None,
         })
     }
 
@@ -217,7 +227,7 @@ impl Bench<'_> {
         Ok(true)
     }
 
-    fn cpu(&self) -> Cpu {
+    pub fn cpu(&self) -> Cpu {
         Cpu {
             server: self.targets.iter().filter_map(|target| target.pid).map(process::cpu_seconds).sum(),
             database: self.database_pid.map_or(0.0, process::family_cpu_seconds),
@@ -229,19 +239,19 @@ impl Bench<'_> {
 
 /// The largest values seen while a phase ran.
 #[derive(Default)]
-struct Seen {
-    backlog_max: AtomicU64,
-    resident_bytes_max: AtomicU64,
+pub struct Seen {
+    pub backlog_max: AtomicU64,
+    pub resident_bytes_max: AtomicU64,
 }
 
 /// Shows progress, and remembers backlog and memory, until it is dropped.
-struct Watch {
-    seen: Arc<Seen>,
+pub struct Watch {
+    pub seen: Arc<Seen>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watch {
-    fn start(name: &str, prefix: &str, fan_out: u64, bench: &Bench<'_>, progress: &Arc<Progress>) -> Self {
+    pub fn start(name: &str, prefix: &str, fan_out: u64, bench: &Bench<'_>, progress: &Arc<Progress>) -> Self {
         let seen = Arc::new(Seen::default());
         let task = tokio::spawn(watch(
             (name.to_owned(), prefix.to_owned(), fan_out),

@@ -9,6 +9,9 @@ use super::phase::Measured;
 use super::run::{PhaseRun, Results, summary};
 use crate::terminal::{self, thousands};
 
+/// The column of the table, from 0.
+const ACKNOWLEDGE: usize = 4;
+
 /// A line of progress: rewritten in place on a terminal, left out elsewhere (the notes remain).
 pub fn progress(text: &str) {
     let mut stderr = std::io::stderr().lock();
@@ -112,23 +115,30 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
         true => format!("{}, {}", title(phase.phase), phase.variant.title()),
         false => title(phase.phase).to_owned(),
     };
+    let has_half_rate = phases.iter().any(|phase| phase.measured.half_rate.is_some());
     let rows = phases.iter().map(|phase| {
         let m = &phase.measured;
+        let is_delivering = phase.phase != Phase::Receive;
+        let or_none = |text: String| if is_delivering { text } else { "–".to_owned() };
         let or_unknown = |known: bool, text: String| if known { text } else { "?".to_owned() };
-        vec![
+        let mut row = vec![
             name(phase),
             format!("{}/s", thousands(m.messages_per_s as u64)),
-            format!("{}/s", thousands(m.deliveries_per_s as u64)),
+            or_none(format!("{}/s", thousands(m.deliveries_per_s as u64))),
             format!("{:.3}", phase.of_r),
             quantiles(&m.acknowledge),
-            quantiles(&m.end_to_end),
+            or_none(quantiles(&m.end_to_end)),
             or_unknown(m.server_cpu_s > 0.0, cpu(m)),
             or_unknown(m.server_cpu_s > 0.0, format!("{:.2}", m.server_cpu_ratio())),
             or_unknown(m.resident_bytes_max > 0, format!("{} MiB", m.resident_bytes_max >> 20)),
             or_unknown(phase.disk_bytes_per_message > 0.0, thousands(phase.disk_bytes_per_message as u64)),
-        ]
+        ];
+        if has_half_rate {
+            row.insert(ACKNOWLEDGE + 1, m.half_rate.as_ref().map_or_else(|| "–".to_owned(), |half| quantiles(&half.acknowledge)));
+        }
+        row
     });
-    let head = [
+    let mut head = vec![
         "PHASE",
         "MESSAGES",
         "DELIVERIES",
@@ -140,22 +150,39 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
         "MEMORY",
         "DISK B/MSG",
     ];
+    if has_half_rate {
+        head.insert(ACKNOWLEDGE + 1, "AT HALF THE RATE p50/p99/p99.9");
+    }
     terminal::line(&terminal::table(&head, rows))?;
     terminal::line("")?;
     terminal::line("OF R: deliveries per second over R before and after. CPU RATIO: server over loader and receiver together.")?;
     terminal::line("A phase ends when everything has arrived and is recorded; the rates count that time too.")?;
+    if has_half_rate {
+        terminal::line(
+            "receive: OF R is acknowledgements per second over R; half of that rate follows, open loop, with nothing attached.",
+        )?;
+    }
     if phases.iter().any(|phase| phase.measured.database_cpu_s > 0.0) {
         terminal::line("SERVER CPU/MSG: of Bellwire, plus that of the database server.")?;
     }
     for phase in phases {
         let m = &phase.measured;
         let name = name(phase);
-        terminal::line(&format!(
-            "{name}: {} messages, {:.2} s after the last acknowledgement, at most {} deliveries outstanding",
-            thousands(m.messages),
-            m.drain_s,
-            thousands(m.backlog_max)
-        ))?;
+        if let Some(half) = &m.half_rate {
+            terminal::line(&format!(
+                "{name}: {} messages, then {} at {}/s",
+                thousands(m.messages),
+                thousands(half.messages),
+                thousands(half.per_second as u64)
+            ))?;
+        } else {
+            terminal::line(&format!(
+                "{name}: {} messages, {:.2} s after the last acknowledgement, at most {} deliveries outstanding",
+                thousands(m.messages),
+                m.drain_s,
+                thousands(m.backlog_max)
+            ))?;
+        }
         if m.repeated > 0 {
             terminal::line(&format!("{name}: {} deliveries came more than once", m.repeated))?;
         }
@@ -215,6 +242,7 @@ fn title(phase: Phase) -> &'static str {
         Phase::FanOut => "fan-out 10",
         Phase::Gentle => "200/s",
         Phase::Deep => "256 in flight",
+        Phase::Receive => "receive",
     }
 }
 

@@ -13,6 +13,7 @@ use super::latency::{Quantiles, median, ratio};
 use super::phase::{Bench, Measured};
 use super::prefill::{self, Flat};
 use super::receive::Receiver;
+use super::source::{self, HalfRate};
 use super::target::Target;
 use super::{BenchArgs, Phase, bare, load_threads, process, report};
 use crate::exit::{Exit, Failure};
@@ -25,7 +26,7 @@ pub struct PhaseRun {
     pub variant: Variant,
     pub r_before: f64,
     pub r_after: f64,
-    /// Deliveries per second over the mean of R before and after.
+    /// Deliveries (when receiving: acknowledgements) per second over the mean of R before and after.
     pub of_r: f64,
     /// Store on the disk after a clean stop, over the messages in it. 0 for another's server.
     pub disk_bytes_per_message: f64,
@@ -161,7 +162,8 @@ impl Session {
                 None => self.on_own(variant, phase).await?,
             };
             let r_after = self.bare().await?;
-            let of_r = ratio(measured.deliveries_per_s, (r_before + r_after) / 2.0);
+            let rate = if phase == Phase::Receive { measured.messages_per_s } else { measured.deliveries_per_s };
+            let of_r = ratio(rate, (r_before + r_after) / 2.0);
             if variant.store == StoreKind::PostgreSql {
                 report::note(&format!("{}, {}: {of_r:.3} of R", phase.name(), variant.title()));
             }
@@ -177,7 +179,7 @@ impl Session {
         let servers = ground.start(variant.nodes, None).await?;
         let measured = self.on(&servers.targets, variant.store, phase).await?;
         servers.stop()?;
-        let disk = ratio(ground.disk_bytes().await? as f64, measured.messages as f64);
+        let disk = ratio(ground.disk_bytes().await? as f64, measured.messages_stored() as f64);
         Ok((measured, disk))
     }
 
@@ -208,7 +210,11 @@ impl Session {
             threads: self.threads,
             tag: self.tag(),
         };
-        bench.run(phase.name(), phase.shape(), self.duration).await.with_context(|| format!("phase {}", phase.name()))
+        let measured = match phase.shape() {
+            Some(shape) => bench.run(phase.name(), shape, self.duration).await,
+            None => source::run(&bench, self.duration).await,
+        };
+        measured.with_context(|| format!("phase {}", phase.name()))
     }
 
     /// Rounds without and with a hanging endpoint take turns, and so does which of the two comes first: a machine that drifts
@@ -273,6 +279,7 @@ pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase, variant: Variant) -> Option
             loader_cpu_s: middle(|run| run.measured.loader_cpu_s),
             receiver_cpu_s: middle(|run| run.measured.receiver_cpu_s),
             resident_bytes_max: whole(|run| run.measured.resident_bytes_max),
+            half_rate: HalfRate::median(&of.iter().filter_map(|run| run.measured.half_rate.as_ref()).collect::<Vec<_>>()),
         },
     })
 }

@@ -34,6 +34,20 @@ fn every_phase_delivers_what_it_published_and_costs_something() {
     }
 }
 
+/// Broken: what comes to a source is refused, or counted though it is no new message.
+#[test]
+fn a_source_acknowledges_signed_pushes_and_half_of_the_rate_follows() {
+    let results = bench(&["--phases", "receive"]);
+    let run = &results["runs"][0][0];
+    let measured = &run["measured"];
+    assert!(measured["messages"].as_u64() > Some(0) && run["of_r"].as_f64() > Some(0.0), "{run}");
+    assert_eq!((&measured["deliveries"], &measured["refused"], &measured["is_recorded"]), (&0.into(), &0.into(), &true.into()));
+    let half = &measured["half_rate"];
+    let ratio = half["per_second"].as_f64().unwrap() / measured["messages_per_s"].as_f64().unwrap();
+    assert!((0.4..=0.5).contains(&ratio), "{run}");
+    assert!(half["messages"].as_u64() > Some(0) && half["acknowledge"]["p99_ms"].as_f64() > Some(0.0), "{run}");
+}
+
 /// Broken: the proof of flat cost fails on its own tools.
 #[test]
 fn a_filled_store_is_compared_with_an_empty_one() {
