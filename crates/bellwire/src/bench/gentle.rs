@@ -25,7 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const WAKE_SLACK: Duration = Duration::from_micros(120);
 /// Waiting actively at higher rates would take the processors from the server; then that much more latency is seen.
 const ACTIVE_PER_SECOND_MAX: u32 = 1_000;
-/// For threads and connections to be there before the first message is due.
+/// For the threads to be there before the first message is due.
 const LEAD: Duration = Duration::from_millis(50);
 const ANSWER_BYTES: usize = 16 * 1024;
 
@@ -80,13 +80,17 @@ impl OpenLoop {
     pub async fn send(&self, ways: Vec<(SocketAddr, Box<dyn MakeDue>)>, progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
         let connections = ways.len();
         let total = (self.duration.as_secs_f64() * f64::from(self.per_second)).round() as u64;
+        // All connections stand before the first message is due: opening them is no part of what is measured.
+        let opening =
+            move || ways.into_iter().map(|(address, make)| Ok((open(address)?, make))).collect::<anyhow::Result<Vec<_>>>();
+        let ways = tokio::task::spawn_blocking(opening).await??;
         let lead_nanos = u64::try_from(LEAD.as_nanos()).unwrap_or(u64::MAX);
         let (started, started_nanos) = (Instant::now() + LEAD, now_nanos() + lead_nanos);
         let threads: Vec<_> = (0u64..)
             .zip(ways)
-            .map(|(thread, (address, requests))| {
+            .map(|(thread, (stream, requests))| {
                 let sender = Sender {
-                    address,
+                    stream,
                     requests,
                     interval: Duration::from_secs(1) / self.per_second.max(1),
                     slack: if self.per_second <= ACTIVE_PER_SECOND_MAX { WAKE_SLACK } else { Duration::ZERO },
@@ -112,7 +116,7 @@ impl OpenLoop {
 
 /// One connection's share.
 struct Sender {
-    address: SocketAddr,
+    stream: TcpStream,
     requests: Box<dyn MakeDue>,
     interval: Duration,
     /// Waited actively before a request is due.
@@ -125,10 +129,6 @@ struct Sender {
 impl Sender {
     fn run(mut self, sequences: impl Iterator<Item = u64>) -> anyhow::Result<Latencies> {
         let mut latencies = latency::latencies()?;
-        let mut stream = TcpStream::connect(self.address).context("the server cannot be reached")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         for sequence in sequences {
             let offset = self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
             let due = self.started + offset;
@@ -136,7 +136,7 @@ impl Sender {
             let due_nanos = self.started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
             let request = self.requests.make_due(due_nanos, sequence);
             self.progress.sent.fetch_add(1, Ordering::Relaxed);
-            let status = exchange(&mut stream, request)?;
+            let status = exchange(&mut self.stream, request)?;
             latency::record(&mut latencies, u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
             if (200..300).contains(&status) {
                 self.progress.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -146,6 +146,14 @@ impl Sender {
         }
         Ok(latencies)
     }
+}
+
+fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).context("the server cannot be reached")?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    Ok(stream)
 }
 
 fn wait_until(due: Instant, slack: Duration) {
