@@ -16,7 +16,8 @@ VECTORS = ROOT / "crates/bellwire-verify/tests/data/vectors.json"
 @pytest.fixture
 def run(server, tmp_path):
     def run(*arguments: str, stdin: bytes = b"", code: int = 0) -> str:
-        environment = {**os.environ, "BELLWIRE_SERVER": server.url, "BELLWIRE_TOKEN": server.key, "NO_COLOR": "1"}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("BELLWIRE_")}
+        environment |= {"BELLWIRE_SERVER": server.url, "BELLWIRE_TOKEN": server.key, "NO_COLOR": "1"}
         done = subprocess.run(
             [str(binary()), *arguments], input=stdin, capture_output=True, env=environment, cwd=tmp_path, timeout=60
         )
