@@ -90,6 +90,7 @@ async fn nodes_that_join_and_stop_under_load_lose_nothing_and_send_nothing_twice
         }
         let nodes: Vec<&TestApp> = [Some(&a), b.as_ref(), c.as_ref()].into_iter().flatten().collect();
         published.push(nodes[step % nodes.len()].publish(&application, "a.b", PAYLOAD).await);
+        // The pace of the load, not a wait: nodes move while messages come steadily.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let c = c.unwrap();
@@ -170,6 +171,7 @@ async fn nodes_cut_off_again_and_again_lose_nothing_and_record_every_delivery_on
         if others[1 - at].engine.publish(&entry, message, None).await.is_ok() {
             published.push(id);
         }
+        // The pace of the load: it has to go on through cuts of several leases.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(published.len() > 600, "{} messages were accepted", published.len());
@@ -390,6 +392,7 @@ async fn shards_that_the_database_has_forgotten_are_not_delivered_by_two_nodes_a
             tokio::task::spawn_blocking(move || query(&url, "UPDATE shard SET owner = NULL").unwrap()).await.unwrap();
         }
         published.push([&a, &b][step % 2].publish(&application, "a.b", PAYLOAD).await);
+        // The pace of the load, so that ownership is lost in the middle of it.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let has_begun_anew = async |node: &TestApp| {
@@ -448,6 +451,7 @@ async fn a_node_goes_on_delivering_while_it_waits_for_the_last_write_of_a_dead_o
         a.publish(&application, "a.b", PAYLOAD).await;
         published += 1;
         receiver.wait_for(&path, published).await;
+        // The pace of the load; what is waited for is that each has arrived.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let times: Vec<_> = receiver.received(&path).iter().map(|request| request.at).collect();
