@@ -1,4 +1,8 @@
 //! Verifying with public keys: those that the receiver was given, and those in certificates whose address stands in the request.
+//!
+//! What is checked of a certificate: that its address is the provider's, that it is for one of the provider's names, and that the clock
+//! is within its dates. Who issued it is not: chains of these providers begin with authorities that change, and whoever could exchange
+//! the certificate on the provider's own https host could exchange one with a chain as well.
 
 use crate::check::Group;
 use crate::der::Certificate;
@@ -34,7 +38,8 @@ fn is_allowed(rule: &CertificateRule, url: &str) -> bool {
         && rule.hosts.iter().any(|pattern| is_host(pattern, &host.to_ascii_lowercase()))
 }
 
-/// `*.paypal.com` is any name below; `sns.*.amazonaws.com` has exactly one label of three or more characters in the middle.
+/// `*.paypal.com` is any name below; `sns.*.amazonaws.com` has exactly one label of three or more characters in the middle. None that
+/// begins with `s3`: `sns.s3-us-west-2.amazonaws.com` is whoever's bucket is called `sns`.
 fn is_host(pattern: &str, host: &str) -> bool {
     if let Some(domain) = pattern.strip_prefix("*.") {
         return host.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')).is_some_and(|rest| !rest.is_empty());
@@ -43,11 +48,23 @@ fn is_host(pattern: &str, host: &str) -> bool {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return true,
-            (Some("*"), Some(label)) if label.len() >= 3 => {}
+            (Some("*"), Some(label)) if label.len() >= 3 && !label.starts_with("s3") => {}
             (Some(label), Some(other)) if label == other => {}
             _ => return false,
         }
     }
+}
+
+/// Both ends count as within, to the second.
+fn check_dates(certificate: &Certificate, now_s: u64, may_begin_later: bool) -> Result<(), Reason> {
+    let now_s = i64::try_from(now_s).unwrap_or(i64::MAX);
+    if now_s > certificate.not_after_s {
+        return Err(Reason::CertificateExpired);
+    }
+    if now_s < certificate.not_before_s && !may_begin_later {
+        return Err(Reason::CertificateNotYetValid);
+    }
+    Ok(())
 }
 
 /// Which secret fitted; `None` for a certificate.
@@ -56,6 +73,7 @@ pub(crate) fn is_signed(
     rule: &SignatureRule,
     scope: &Scope<'_, '_>,
     group: &Group,
+    now_s: u64,
 ) -> Result<Option<usize>, Refusal> {
     let contents: Vec<Vec<u8>> = rule.contents(scope, "")?.iter().map(|parts| parts.concat()).collect();
     let fits = |key: &PublicKey| {
@@ -66,10 +84,12 @@ pub(crate) fn is_signed(
         let url = checked_url(preset, scope)?.unwrap_or_default();
         let pem = scope.credentials.certificates.get(&url).ok_or_else(|| Refusal::at(Reason::CertificateMissing, url.clone()))?;
         let certificate = Certificate::from_pem(pem).ok_or_else(|| Refusal::at(Reason::CertificateInvalid, url.clone()))?;
-        let is_named = |pattern: &String| certificate.common_name.as_deref().is_some_and(|name| is_host(pattern, name));
-        if !rule.common_name.as_ref().is_none_or(is_named) {
+        let name = certificate.common_name.as_deref().unwrap_or_default().to_ascii_lowercase();
+        if !rule.common_names.is_empty() && !rule.common_names.iter().any(|pattern| is_host(pattern, &name)) {
             return Err(Refusal::at(Reason::CertificateInvalid, url));
         }
+        check_dates(&certificate, now_s, scope.credentials.may_certificates_begin_later)
+            .map_err(|reason| Refusal::at(reason, url))?;
         let key = PublicKey::Bytes(certificate.public_key);
         return if fits(&key) { Ok(None) } else { Err(Refusal::new(Reason::NoMatch)) };
     }
@@ -109,6 +129,8 @@ mod tests {
             "https://sns.us-east-1.amazonaws.com/a.crt",
             "https://sns.us.evil.amazonaws.com/a.pem",
             "https://sns..amazonaws.com/a.pem",
+            "https://sns.s3-us-west-2.amazonaws.com/a.pem",
+            "https://sns.s3-accelerate.amazonaws.com/a.pem",
             "HTTPS://sns.us-east-1.amazonaws.com/a.pem",
             "",
         ] {

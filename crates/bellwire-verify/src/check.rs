@@ -251,7 +251,7 @@ impl Preset {
         self.check_requires(scope, |place| matches!(place, Place::Field(_)))?;
         let timestamp_ms = rule.check_timestamp(scope, now_s)?;
         let secret = if rule.algorithm.all().iter().all(|algorithm| algorithm.is_public()) {
-            crate::certificate::is_signed(self, rule, scope, group)?
+            crate::certificate::is_signed(self, rule, scope, group, now_s)?
         } else {
             Some(self.is_symmetric_match(rule, scope, group)?)
         };

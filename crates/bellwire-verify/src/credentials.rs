@@ -13,6 +13,7 @@ pub struct Credentials {
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) certificates: BTreeMap<String, String>,
     pub(crate) tolerance_s: Option<u64>,
+    pub(crate) may_certificates_begin_later: bool,
 }
 
 impl Credentials {
@@ -44,6 +45,14 @@ impl Credentials {
     #[must_use]
     pub fn certificate(mut self, url: impl Into<String>, pem: impl Into<String>) -> Self {
         self.certificates.insert(url.into(), pem.into());
+        self
+    }
+
+    /// Takes certificates whose first day is after the clock; the last one still counts. For recorded requests only: their clock stands
+    /// still, and may stand before the day on which the certificate was made for them.
+    #[must_use]
+    pub fn certificates_may_begin_later(mut self) -> Self {
+        self.may_certificates_begin_later = true;
         self
     }
 

@@ -1,4 +1,4 @@
-//! Sign and verify webhooks: as the Standard Webhooks specification has it (<https://www.standardwebhooks.com>), and as some 170
+//! Sign and verify webhooks: as the Standard Webhooks specification has it (<https://www.standardwebhooks.com>), and as some 180
 //! providers have it, each described by a [`Preset`].
 //!
 //! # Standard Webhooks

@@ -155,8 +155,8 @@ impl Place {
             Self::Query(name) => named(&parse_form(view.request.query()).unwrap_or_default(), name),
             Self::Json(pointer) => view.json().map_or_else(Vec::new, |json| texts(pointer, json)),
             Self::RawJson(member) => one(raw_member(view.request.body, member)),
-            Self::Form(name, pointer) => fields(view.form(), name, pointer.as_ref()),
-            Self::Multipart(name, pointer) => fields(view.multipart(), name, pointer.as_ref()),
+            Self::Form(name, pointer) => self.fields(view.form(), name, pointer.as_ref())?,
+            Self::Multipart(name, pointer) => self.fields(view.multipart(), name, pointer.as_ref())?,
             Self::Xml(name) => xml_texts(view.request.body, name),
             Self::Field(name) => one(scope.field(name)),
             Self::Setting(name) => one(scope.setting(name)),
@@ -174,6 +174,23 @@ impl Place {
             }
             Self::Body => one(std::str::from_utf8(view.request.body).ok()),
         })
+    }
+
+    /// A field that is there twice is refused, as headers are: one of the two would be verified and perhaps the other one used.
+    fn fields<'s>(
+        &self,
+        fields: Option<&crate::request::Fields>,
+        name: &str,
+        pointer: Option<&Pointer>,
+    ) -> Result<Vec<Cow<'s, str>>, Refusal> {
+        let values = named(fields.map_or(&[], Vec::as_slice), name);
+        if values.len() > 1 {
+            return Err(Refusal::at(Reason::FieldRepeated, self.to_string()));
+        }
+        let Some(pointer) = pointer else { return Ok(values) };
+        let json = values.first().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let found = json.map(|json| texts(pointer, &json).into_iter().map(|text| Cow::Owned(text.into_owned())).collect());
+        Ok(found.unwrap_or_default())
     }
 
     /// Whether anything at all stands there, containers included.
@@ -259,13 +276,6 @@ fn texts<'v>(pointer: &Pointer, json: &'v Value) -> Vec<Cow<'v, str>> {
 
 fn named<'s>(fields: &[(String, String)], name: &str) -> Vec<Cow<'s, str>> {
     fields.iter().filter(|(key, _)| key == name).map(|(_, value)| Cow::Owned(value.clone())).collect()
-}
-
-fn fields<'s>(fields: Option<&crate::request::Fields>, name: &str, pointer: Option<&Pointer>) -> Vec<Cow<'s, str>> {
-    let values = named(fields.map_or(&[], Vec::as_slice), name);
-    let Some(pointer) = pointer else { return values };
-    let Some(json) = values.first().and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return Vec::new() };
-    texts(pointer, &json).into_iter().map(|text| Cow::Owned(text.into_owned())).collect()
 }
 
 /// The value behind `scheme` in an `Authorization` header.

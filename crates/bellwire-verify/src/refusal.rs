@@ -85,6 +85,7 @@ reasons! {
     SettingInvalid = "setting_invalid", "a setting has a value that cannot be used";
     AddressRefused = "address_refused", "the request does not come from an address of the provider";
     HeaderRepeated = "header_repeated", "a header that must be there once is there several times";
+    FieldRepeated = "field_repeated", "a field of the form that must be there once is there several times";
     HeaderMalformed = "header_malformed", "a header is not text";
     ValueMissing = "value_missing", "something that the signature covers or that must be checked is missing";
     ValueMismatch = "value_mismatch", "something that must have a certain value has another one";
@@ -100,6 +101,8 @@ reasons! {
     /// The caller fetches the certificate from [`Refusal::place`], keeps it, and asks again.
     CertificateMissing = "certificate_missing", "the certificate has not been fetched yet";
     CertificateInvalid = "certificate_invalid", "the certificate cannot be read or is not the provider's";
+    CertificateExpired = "certificate_expired", "the certificate is no longer valid: the provider signs with a newer one by now, or a clock is wrong";
+    CertificateNotYetValid = "certificate_not_yet_valid", "the certificate is not valid yet: one of the clocks is wrong";
     AlgorithmRefused = "algorithm_refused", "the request asks for an algorithm that this provider does not use";
     ClaimMismatch = "claim_mismatch", "a claim of the token is missing or does not belong to this request";
     NoMatch = "no_match", "no signature matches: another secret, or the request was changed on its way";

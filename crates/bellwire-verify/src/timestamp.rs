@@ -122,6 +122,11 @@ fn clock(hour: i64, minute: i64, second: i64) -> Option<i64> {
     (hour < 24 && minute < 60 && second <= 60).then_some((hour * 3600 + minute * 60 + second) * 1000)
 }
 
+/// Seconds since 1970 of a date and a time of day in UTC.
+pub(crate) fn unix_s(date: [i64; 3], time: [i64; 3]) -> Option<i64> {
+    Some((at(date[0], date[1], date[2])? + clock(time[0], time[1], time[2])?) / 1000)
+}
+
 /// Midnight of a day of the Gregorian calendar, in milliseconds since 1970.
 fn at(year: i64, month: i64, day: i64) -> Option<i64> {
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);

@@ -99,6 +99,7 @@ fn credentials(case: &Case) -> Credentials {
         match value {
             Value::String(text) => credentials = credentials.setting(name.as_str(), text.as_str()),
             Value::Object(certificates) if name == "certificates" => {
+                credentials = credentials.certificates_may_begin_later();
                 for (url, pem) in certificates {
                     credentials = credentials.certificate(url.as_str(), pem.as_str().unwrap_or_default());
                 }

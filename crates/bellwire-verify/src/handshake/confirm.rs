@@ -27,7 +27,9 @@ fn is_sns_confirmation(url: &str) -> bool {
     let region =
         host.strip_prefix("sns.").and_then(|host| host.strip_suffix(".amazonaws.com").or(host.strip_suffix(".amazonaws.com.cn")));
     let is_region = |region: &str| {
+        // No bucket: `sns.s3-us-west-2.amazonaws.com` may be anybody's.
         !region.is_empty()
+            && !region.starts_with("s3")
             && region.len() <= 32
             && region.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
     };
@@ -58,6 +60,7 @@ mod tests {
             "https://sns.us-west-2.amazonaws.com@evil.test/?Action=ConfirmSubscription",
             "https://user@sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription",
             "https://sns.us-west-2.amazonaws.com:8443/?Action=ConfirmSubscription",
+            "https://sns.s3-us-west-2.amazonaws.com/?Action=ConfirmSubscription",
             "https://sns.evil.test/x.amazonaws.com/?Action=ConfirmSubscription",
             "https://sns.evil.test#.amazonaws.com/?Action=ConfirmSubscription",
             "https://sns.evil.test\\.amazonaws.com/?Action=ConfirmSubscription",

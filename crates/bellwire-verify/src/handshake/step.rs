@@ -233,6 +233,8 @@ pub(super) enum Acknowledgement {
     Words(&'static str, &'static str),
     /// A header with the value of a setting.
     HeaderOf(&'static str, &'static str),
+    /// A header with the secret itself: for providers whose secret is an id that they want to read again.
+    SecretIn(&'static str),
 }
 
 impl Acknowledgement {
@@ -243,6 +245,10 @@ impl Acknowledgement {
             Self::HeaderOf(header, setting) => match knowledge.optional(setting) {
                 Some(value) => Answer::empty(200).with_header(header, value),
                 None => Answer::empty(200),
+            },
+            Self::SecretIn(header) => match knowledge.secret() {
+                Ok(secret) => Answer::empty(200).with_header(header, secret),
+                Err(_) => Answer::empty(200),
             },
         }
     }

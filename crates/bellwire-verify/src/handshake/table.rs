@@ -371,6 +371,20 @@ pub(super) const FLOWS: &[Flow] = &[
         None,
         &[step("GET", &[], &[Guard::Open], Some((At::Query("challenge"), Shape::Line)), Reply::Text)],
     ),
+    // It sends the client id of the application that made the webhook, and wants it back: from the verification and from every event.
+    flow(
+        "adobe-sign",
+        "Adobe Acrobat Sign verification of intent",
+        Some(5),
+        &[step(
+            "GET",
+            &[],
+            &[Guard::SecretIn(At::Header("X-AdobeSign-ClientId"))],
+            Some((At::Header("X-AdobeSign-ClientId"), Shape::HeaderValue)),
+            Reply::Header("X-AdobeSign-ClientId"),
+        )],
+    )
+    .acknowledged(Acknowledgement::SecretIn("X-AdobeSign-ClientId")),
     flow(
         "vercel-drains",
         "Vercel log drain verify",

@@ -1,7 +1,7 @@
 //! From the text of a preset file to rules that can be followed without looking at it again.
 
 use super::error::Blame;
-use super::file::{self, File, Layout};
+use super::file::{self, File, Layout, Names};
 use super::{
     AlgorithmRule, CertificateRule, ClaimRule, Content, JwtRule, Preset, PresetError, RequireCheck, RequireRule, Scheme,
     SignatureRule, TimestampRule,
@@ -229,6 +229,6 @@ fn certificate(blame: &Blame<'_>, file: &File) -> Result<Option<CertificateRule>
         url: place(blame, "certificate.url", &rule.url)?,
         hosts: rule.hosts.clone(),
         path_suffix: rule.path_suffix.clone(),
-        common_name: rule.common_name.clone(),
+        common_names: rule.common_name.as_ref().map(Names::list).unwrap_or_default(),
     }))
 }

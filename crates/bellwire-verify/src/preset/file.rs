@@ -209,7 +209,24 @@ pub(super) struct Certificate {
     pub(super) hosts: Vec<String>,
     #[serde(default)]
     pub(super) path_suffix: String,
-    pub(super) common_name: Option<String>,
+    pub(super) common_name: Option<Names>,
+}
+
+/// One name, or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Names {
+    pub(super) fn list(&self) -> Vec<String> {
+        match self {
+            Self::One(name) => vec![name.clone()],
+            Self::Several(names) => names.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

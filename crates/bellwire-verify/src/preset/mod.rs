@@ -139,7 +139,8 @@ pub(crate) struct CertificateRule {
     /// `*` stands for one label, a leading `*.` for any number of them.
     pub(crate) hosts: Vec<String>,
     pub(crate) path_suffix: String,
-    pub(crate) common_name: Option<String>,
+    /// Any of them; empty: not looked at.
+    pub(crate) common_names: Vec<String>,
 }
 
 impl Preset {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::provider::{NOW_S, Provider};
 
-const PROVIDERS: usize = 170;
+const PROVIDERS: usize = 183;
 
 fn with_request<T>(fixture: &Fixture, f: impl FnOnce(&Request<'_>) -> T) -> T {
     let preset = Presets::builtin().get(fixture.provider()).unwrap_or_else(|| panic!("no preset {}", fixture.provider()));

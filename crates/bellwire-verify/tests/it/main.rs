@@ -1,6 +1,7 @@
 //! Requests signed by, and judged by, the official Standard Webhooks and Svix libraries: we must agree with them on every one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod certificate;
 mod faults;
 mod fixtures;
 mod format;
@@ -9,6 +10,7 @@ mod http;
 mod pages;
 mod provider;
 mod round_trip;
+mod svix_sources;
 mod vectors;
 
 use bellwire_verify::{Error, Key, SignedHeaders, TOLERANCE_SECONDS, verify};

@@ -73,12 +73,15 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The first and the last second of certificates: `NOW_S` and ten years later.
+pub(crate) const DATES: [&str; 2] = ["260101000000Z", "360101000000Z"];
+
 /// A certificate with the one name and the one key; nobody follows its chain, so nobody signs it.
-pub(crate) fn certificate(common_name: &str, pair: &Pair) -> String {
+pub(crate) fn certificate(common_name: &str, pair: &Pair, dates: [&str; 2]) -> String {
     let algorithm = der(0x30, &der(0x06, &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b]));
     let name_pair = [der(0x06, &[0x55, 0x04, 0x03]), der(0x0c, common_name.as_bytes())].concat();
     let name = der(0x30, &der(0x31, &der(0x30, &name_pair)));
-    let validity = der(0x30, &[der(0x17, b"260101000000Z"), der(0x17, b"360101000000Z")].concat());
+    let validity = der(0x30, &dates.map(|date| der(0x17, date.as_bytes())).concat());
     let version = der(0xa0, &der(0x02, &[2]));
     let parts = [version, der(0x02, &[1]), algorithm.clone(), name.clone(), validity, name, pair.spki.clone()];
     let whole = [der(0x30, &parts.concat()), algorithm, der(0x03, &[0, 1, 2, 3])].concat();
@@ -108,7 +111,11 @@ impl<'a> Provider<'a> {
             preset.example().with_request(|request| preset.sign(request, &credentials, NOW_S)).is_ok()
         };
         let pair = pairs(is_stranger).iter().find(fits)?;
-        let common_name = (preset.family() == "certificate").then(|| certificate("messageverificationcerts.paypal.com", pair));
+        let name = match preset.id() {
+            "aws-sns" => "sns.amazonaws.com",
+            _ => "messageverificationcerts.paypal.com",
+        };
+        let common_name = (preset.family() == "certificate").then(|| certificate(name, pair, DATES));
         Some(Self { preset, signing: pair.private.clone(), verifying: pair.public.clone(), common_name })
     }
 

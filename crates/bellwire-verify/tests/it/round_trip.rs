@@ -11,7 +11,7 @@ const VERIFY_ONLY: [&str; 2] = ["ebay", "postal"];
 fn providers(is_stranger: bool) -> Vec<Provider<'static>> {
     let presets = Presets::builtin().iter();
     let providers: Vec<_> = presets.filter_map(|preset| Provider::of(preset, is_stranger)).collect();
-    assert_eq!(providers.len() + VERIFY_ONLY.len(), 170);
+    assert_eq!(providers.len() + VERIFY_ONLY.len(), 183);
     providers
 }
 
