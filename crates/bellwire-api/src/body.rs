@@ -11,6 +11,11 @@ use serde::Deserialize;
 
 use crate::error::{ApiError, Code, Invalid};
 
+/// Of a place or a text about a fault, in characters: both quote what was sent, which may be a megabyte.
+const PLACE_CHARS_MAX: usize = 64;
+const PLACES_MAX: usize = 16;
+const TEXT_CHARS_MAX: usize = 512;
+
 /// Reads a whole body of at most `max` bytes. What is announced as larger is refused before it is read.
 ///
 /// # Errors
@@ -145,8 +150,19 @@ fn locate<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error)
     invalid(loc, text, kind)
 }
 
-fn invalid(loc: Vec<String>, msg: String, kind: &'static str) -> ApiError {
+fn invalid(mut loc: Vec<String>, mut msg: String, kind: &'static str) -> ApiError {
+    loc.truncate(PLACES_MAX);
+    loc.iter_mut().for_each(|place| shorten(place, PLACE_CHARS_MAX));
+    shorten(&mut msg, TEXT_CHARS_MAX);
     ApiError::Invalid(vec![Invalid { loc, msg, kind: kind.into() }])
+}
+
+/// Cuts a text after so many characters, and says so.
+fn shorten(text: &mut String, chars_max: usize) {
+    if let Some((at, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(at);
+        text.push('…');
+    }
 }
 
 #[cfg(test)]

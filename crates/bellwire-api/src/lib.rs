@@ -13,6 +13,8 @@ pub mod call;
 pub mod error;
 mod event;
 mod example;
+#[doc(hidden)]
+pub mod fuzzing;
 mod idempotency;
 mod iterator;
 mod lock;

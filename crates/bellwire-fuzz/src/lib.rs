@@ -5,9 +5,16 @@
 //! toolchain (a seeded mutation loop, part of `scripts/test`), and cargo-fuzz with libFuzzer in `fuzz/` on nightly.
 #![allow(clippy::expect_used)] // A target fails by panicking.
 
+mod answer;
+mod api;
+mod credential;
 pub mod input;
 pub mod mutation;
+mod outgoing;
+mod provider;
+mod received;
 mod target;
+mod text;
 
 pub use target::TARGETS;
 

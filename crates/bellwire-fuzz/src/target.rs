@@ -1,406 +1,48 @@
-//! The targets: one for each parser of foreign bytes.
+//! The table of targets: one for each kind of foreign bytes.
 
-use std::sync::LazyLock;
-
-use bellwire_verify::handshake::{Answer, CHALLENGE_BYTES_MAX, Flow, Handshake, Knowledge, Signature};
-use bellwire_verify::vectors::{self, Case};
-use bellwire_verify::{Credentials, Key, Preset, Presets, Request, Secret, Signed, SigningKey, VerifyingKey, fixtures};
-use http::{HeaderMap, HeaderValue};
-use serde_json::Value;
-
-use crate::input::{self, Input};
-use crate::{Target, feature};
+use crate::{Target, answer, api, credential, outgoing, provider, received, text};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
-    Target { name: "verify", run: verify, seeds: requests },
-    Target { name: "forge", run: forge, seeds: requests },
-    Target { name: "handshake", run: handshake, seeds: handshakes },
-    Target { name: "key", run: key, seeds: keys },
-    Target { name: "preset", run: preset, seeds: presets },
-    Target { name: "case", run: case, seeds: cases },
-    Target { name: "view", run: view, seeds: requests },
-    Target { name: "address", run: address, seeds: addresses },
-    Target { name: "text", run: text, seeds: texts },
+    Target { name: "verify", run: provider::verify, seeds: provider::requests },
+    Target { name: "forge", run: provider::forge, seeds: provider::requests },
+    Target { name: "handshake", run: provider::handshake, seeds: provider::handshakes },
+    Target { name: "key", run: provider::key, seeds: provider::keys },
+    Target { name: "preset", run: provider::preset, seeds: provider::presets },
+    Target { name: "case", run: provider::case, seeds: provider::cases },
+    Target { name: "view", run: received::view, seeds: provider::requests },
+    Target { name: "address", run: received::address, seeds: received::addresses },
+    Target { name: "settings", run: received::settings, seeds: received::all_settings },
+    Target { name: "answer", run: answer::answer, seeds: answer::answers },
+    Target { name: "outgoing", run: outgoing::outgoing, seeds: outgoing::requests },
+    Target { name: "body", run: api::body, seeds: api::bodies },
+    Target { name: "credential", run: credential::credential, seeds: credential::credentials },
+    Target { name: "text", run: text::text, seeds: text::texts },
 ];
-
-const CASES: &str = include_str!("../../bellwire-verify/tests/data/vectors.json");
-const HANDSHAKES: &str = include_str!("../../bellwire-verify/tests/data/handshakes.json");
-const SECRET: &str = "a-secret-of-the-seeds-0123456789";
-const NOW_S: u64 = 1_767_225_600;
-
-/// Whose request it is, what the receiver holds, and what its clock says.
-struct Holder {
-    preset: &'static Preset,
-    credentials: Credentials,
-    now_s: u64,
-    seed: Vec<u8>,
-    secrets: Vec<String>,
-}
-
-/// The recorded requests of libraries, and a signed example and fixtures of every provider.
-static HOLDERS: LazyLock<Vec<Holder>> = LazyLock::new(|| {
-    let mut holders: Vec<Holder> = Vec::new();
-    let recorded: Vec<Value> = serde_json::from_str(CASES).expect("the recorded cases are JSON");
-    for case in recorded {
-        if case["body_base64"].is_string() {
-            continue;
-        }
-        let case: Case = serde_json::from_value(case).expect("the recorded cases have their form");
-        let Some(preset) = Presets::builtin().get(&case.provider) else { continue };
-        let secrets: Vec<String> = case.secrets.iter().chain(&case.secret).filter(|secret| !secret.is_empty()).cloned().collect();
-        let mut credentials = secrets.iter().fold(Credentials::none(), |all, secret| all.and_secret(secret.as_str()));
-        for (name, value) in &case.config {
-            match value {
-                Value::Object(certificates) => {
-                    for (url, pem) in certificates {
-                        credentials = credentials.certificate(url.as_str(), pem.as_str().unwrap_or_default());
-                    }
-                }
-                value => credentials = credentials.setting(name.as_str(), value.as_str().unwrap_or_default()),
-            }
-        }
-        let headers: Vec<(&str, &[u8])> = case.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        let body = case.body.as_deref().unwrap_or_default().as_bytes();
-        let request = Request { method: &case.method, url: &case.url, headers: &headers, body, peer: None };
-        let seed = input::write(holders.len(), &request);
-        holders.push(Holder { preset, credentials, now_s: case.now, seed, secrets });
-    }
-    for preset in Presets::builtin().iter() {
-        let example = preset.example();
-        let credentials =
-            example.settings.iter().fold(Credentials::secret(SECRET), |all, (name, value)| all.setting(name, value));
-        let own = std::iter::once((example.headers.clone(), example.body.as_bytes()));
-        let events = fixtures::for_provider(preset.id()).map(|fixture| (fixture.headers().collect(), fixture.body()));
-        for (headers, body) in own.chain(events) {
-            let headers: Vec<(&str, &[u8])> = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
-            let request = Request { method: example.method, url: &example.url, headers: &headers, body, peer: example.peer };
-            // Where private keys sign, the unsigned request is a seed as well.
-            let number = holders.len();
-            let seed = match preset.sign(&request, &credentials, NOW_S) {
-                Ok(signed) => Signed::with_request(&signed, |signed| input::write(number, signed)),
-                Err(_) => input::write(number, &request),
-            };
-            let secrets = vec![SECRET.to_owned()];
-            holders.push(Holder { preset, credentials: credentials.clone(), now_s: NOW_S, seed, secrets });
-        }
-    }
-    holders
-});
-
-fn requests() -> Vec<Vec<u8>> {
-    HOLDERS.iter().map(|holder| holder.seed.clone()).collect()
-}
-
-fn holder(input: &Input<'_>) -> &'static Holder {
-    &HOLDERS[input.number % HOLDERS.len()]
-}
-
-/// Whatever comes: a verdict, the same one each time, without a secret in its words; and the head is not refused when the whole is not.
-fn verify(data: &[u8]) -> u64 {
-    let input = Input::read(data);
-    let Holder { preset, credentials, now_s, secrets, .. } = holder(&input);
-    input.with_request(|request| {
-        let verdict = preset.verify(request, credentials, *now_s);
-        assert_eq!(verdict, preset.verify(request, credentials, *now_s), "two verdicts about one request");
-        let head = preset.check_head(request, credentials, *now_s);
-        let event = preset.event(request);
-        let url = preset.certificate_url(request);
-        match &verdict {
-            Ok(_) => {
-                assert!(head.is_ok(), "the head of a genuine request is refused: {head:?}");
-                feature(&(preset.id(), true, event.kind.is_some(), event.id.is_some()))
-            }
-            Err(refusal) => {
-                let words = refusal.to_string();
-                let is_told = |secret: &&String| secret.len() >= 16 && !has(request, secret) && words.contains(secret.as_str());
-                assert!(!secrets.iter().any(|secret| is_told(&secret)), "a refusal tells a secret");
-                feature(&(
-                    preset.id(),
-                    refusal.code(),
-                    refusal.place().map(|place| place.chars().take(24).collect::<String>()),
-                    url.is_ok(),
-                ))
-            }
-        }
-    })
-}
-
-fn has(request: &Request<'_>, text: &str) -> bool {
-    let is_in = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(text);
-    is_in(request.body)
-        || request.url.contains(text)
-        || request.headers.iter().any(|(name, value)| name.contains(text) || is_in(value))
-}
-
-/// Nobody who does not know the secret is let in. The secret here is one that no seed was signed with.
-fn forge(data: &[u8]) -> u64 {
-    const UNKNOWN: [&str; 4] = [
-        "nobody-knows-this-one-6f1c2a9b",
-        "whsec_bm9ib2R5LWtub3dzLXRoaXMtb25lLTZmMWMyYTli",
-        "6e6f626f64792d6b6e6f77732d746869732d6f6e652d36663163326139620000",
-        "nobody:knows-this-one-6f1c2a9b",
-    ];
-    let input = Input::read(data);
-    let Holder { preset, now_s, .. } = holder(&input);
-    let settings = preset.example().settings;
-    let verdicts = UNKNOWN.map(|secret| {
-        let credentials = settings.iter().fold(Credentials::secret(secret), |all, (name, value)| all.setting(name, value));
-        let verdict = input.with_request(|request| preset.verify(request, &credentials, *now_s));
-        assert!(verdict.is_err(), "{} lets in a request that nobody signed", preset.id());
-        verdict.err().map(|refusal| refusal.code())
-    });
-    let nothing = input.with_request(|request| preset.verify(request, &Credentials::none(), *now_s));
-    assert!(nothing.is_err(), "{} lets in a request although there is no secret", preset.id());
-    feature(&(preset.id(), verdicts))
-}
-
-fn handshakes() -> Vec<Vec<u8>> {
-    let mut seeds = requests();
-    let flows: Value = serde_json::from_str(HANDSHAKES).expect("the handshakes are JSON");
-    // Their texts, whatever they are called: the mutations carry pieces of them into requests.
-    let mut texts = Vec::new();
-    collect(&flows, &mut texts);
-    seeds.extend(
-        texts
-            .into_iter()
-            .enumerate()
-            .map(|(at, text)| format!("{at} POST https://h.test/?{text}\nContent-Type: application/json\n\n{text}").into_bytes()),
-    );
-    seeds
-}
-
-fn collect(value: &Value, texts: &mut Vec<String>) {
-    match value {
-        Value::String(text) => texts.push(text.clone()),
-        Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
-        Value::Object(members) => {
-            texts.push(value.to_string());
-            members.values().for_each(|item| collect(item, texts));
-        }
-        _ => {}
-    }
-}
-
-/// What is answered can harm no browser and no proxy, whatever was asked.
-fn handshake(data: &[u8]) -> u64 {
-    let input = Input::read(data);
-    let flow = &Flow::all()[input.number % Flow::all().len()];
-    let credentials = ["verify_token", "topic_arn", "hostname", "origin"]
-        .iter()
-        .fold(Credentials::secret(SECRET), |all, name| all.setting(*name, "a-setting"));
-    let outcomes = [Signature::Valid, Signature::NotValid].map(|signature| {
-        let outcome = input.with_request(|request| flow.judge(request, &Knowledge::new(&credentials), signature));
-        match &outcome {
-            Handshake::NotOne => 0,
-            Handshake::Answer(answer) => check_answer(answer),
-            Handshake::Confirm { url, then } => {
-                assert!(url.starts_with("https://"), "{url:?} would be fetched");
-                check_answer(then)
-            }
-            Handshake::Refuse(refused) => {
-                assert!((400..600).contains(&refused.status), "{refused:?}");
-                refused.status
-            }
-        }
-    });
-    feature(&(flow.id(), outcomes))
-}
-
-fn check_answer(answer: &Answer) -> u16 {
-    assert!((200..300).contains(&answer.status), "{}", answer.status);
-    assert!(answer.body.len() <= 2 * CHALLENGE_BYTES_MAX + 1_024, "{} bytes are echoed", answer.body.len());
-    assert!(!answer.body.contains(SECRET), "the secret is told");
-    for (name, value) in &answer.headers {
-        assert!(HeaderValue::from_str(value).is_ok(), "{name} would be {value:?}");
-        let is_page = name.eq_ignore_ascii_case("content-type") && value.contains("html");
-        assert!(!is_page, "an answer poses as a page");
-    }
-    answer.status
-}
-
-fn keys() -> Vec<Vec<u8>> {
-    let mut seeds: Vec<Vec<u8>> =
-        HOLDERS.iter().flat_map(|holder| holder.secrets.iter().map(|secret| secret.as_bytes().to_vec())).collect();
-    seeds.sort();
-    seeds.dedup();
-    seeds.extend([
-        b"whsk_AAAA".to_vec(),
-        b"whpk_AAAA".to_vec(),
-        br#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#.to_vec(),
-    ]);
-    seeds
-}
-
-/// A secret in any form makes an error or a key, with every preset.
-fn key(data: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(data).into_owned();
-    let parsed = (
-        Key::parse(&text).is_ok(),
-        Secret::parse(&text).is_ok(),
-        SigningKey::parse(&text).is_ok(),
-        VerifyingKey::parse(&text).is_ok(),
-    );
-    let at = usize::try_from(feature(&text)).unwrap_or_default() % HOLDERS.len();
-    let Holder { preset, now_s, seed, .. } = &HOLDERS[at];
-    let credentials =
-        preset.example().settings.iter().fold(Credentials::secret(text.as_str()), |all, (name, value)| all.setting(name, value));
-    let input = Input::read(seed);
-    let checked = preset.check_credentials(&credentials).err().map(|refusal| refusal.code());
-    let verdict = input.with_request(|request| preset.verify(request, &credentials, *now_s)).err().map(|refusal| refusal.code());
-    let as_certificate = input.with_request(|request| preset.certificate_url(request)).ok().flatten().map(|url| {
-        let credentials = credentials.clone().certificate(url, text.as_str());
-        input.with_request(|request| preset.verify(request, &credentials, *now_s)).err().map(|refusal| refusal.code())
-    });
-    feature(&(parsed, preset.id(), checked, verdict, as_certificate))
-}
-
-fn presets() -> Vec<Vec<u8>> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bellwire-verify/presets");
-    let files = std::fs::read_dir(folder).expect("the folder of presets");
-    let mut paths: Vec<_> = files.map(|file| file.expect("a readable folder").path()).collect();
-    paths.sort();
-    paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-        .map(|path| std::fs::read(path).expect("a preset"))
-        .collect()
-}
-
-/// A file of an operator's makes an error that names the file, or a preset that judges requests without falling over.
-fn preset(data: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(data);
-    match Preset::parse("own.toml", &text) {
-        Err(error) => {
-            let words = error.to_string();
-            assert!(words.contains("own.toml"), "{words}");
-            feature(&words.chars().filter(char::is_ascii_alphabetic).take(48).collect::<String>())
-        }
-        Ok(preset) => {
-            let credentials =
-                preset.example().settings.iter().fold(Credentials::secret(SECRET), |all, (name, value)| all.setting(name, value));
-            let verdict = preset.example().with_request(|request| {
-                let signed = preset.sign(request, &credentials, NOW_S);
-                let verdict = signed
-                    .as_ref()
-                    .ok()
-                    .map(|signed| signed.with_request(|request| preset.verify(request, &credentials, NOW_S).is_ok()));
-                (verdict, preset.verify(request, &credentials, NOW_S).err().map(|refusal| refusal.code()))
-            });
-            feature(&(preset.id(), verdict))
-        }
-    }
-}
-
-fn cases() -> Vec<Vec<u8>> {
-    let cases: Vec<Value> = serde_json::from_str(CASES).expect("the recorded cases are JSON");
-    cases.iter().map(|case| case.to_string().into_bytes()).collect()
-}
-
-/// A case of `bellwire verify --vectors` has an outcome or is none.
-fn case(data: &[u8]) -> u64 {
-    match serde_json::from_slice::<Case>(data) {
-        Err(error) => feature(&(error.is_syntax(), error.is_data(), error.is_eof())),
-        Ok(case) => feature(&(vectors::run(&case).reason, case.provider.len())),
-    }
-}
-
-/// A body's view is never much larger than the body: its JSON holds every byte a bounded number of times.
-fn view(data: &[u8]) -> u64 {
-    let input = Input::read(data);
-    let headers: HeaderMap = input.with_request(|request| {
-        let parsed = request
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.parse::<http::HeaderName>().ok()?, HeaderValue::from_bytes(value).ok()?)));
-        parsed.collect()
-    });
-    let seen = bellwire_api::receive::view::of(&headers, input.body);
-    let kind = seen.as_ref().map(|value| {
-        let bytes = value.to_string().len();
-        assert!(bytes <= 64 * input.body.len() + 1_024, "{} bytes become {bytes}", input.body.len());
-        (value.is_object(), value.as_object().map_or(0, |members| members.len().min(64)), shape(value, 0))
-    });
-    feature(&(kind, headers.get("content-type").map(|value| value.as_bytes().iter().take(20).copied().collect::<Vec<_>>())))
-}
-
-fn shape(value: &Value, depth: usize) -> usize {
-    match value {
-        Value::Array(items) => items.iter().map(|item| shape(item, depth + 1)).max().unwrap_or(depth),
-        Value::Object(members) => members.values().map(|item| shape(item, depth + 1)).max().unwrap_or(depth),
-        _ => depth,
-    }
-}
-
-fn addresses() -> Vec<Vec<u8>> {
-    [
-        "192.0.2.1",
-        "192.0.2.1, 10.0.0.1",
-        "[2001:db8::1]:443, 10.0.0.2",
-        "10.0.0.1, 10.0.0.2\n::ffff:10.0.0.3",
-        "203.0.113.9:80,unknown",
-        "",
-    ]
-    .map(|text| text.as_bytes().to_vec())
-    .to_vec()
-}
-
-/// Nobody chooses the address that he is taken for: what a stranger writes to the left of what the proxy adds changes nothing.
-fn address(data: &[u8]) -> u64 {
-    let trusted: Vec<ipnet::IpNet> = vec!["10.0.0.0/8".parse().expect("a network")];
-    let seen = |lines: &[&[u8]]| {
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        for line in lines {
-            if let Ok(value) = HeaderValue::from_bytes(line) {
-                parts.headers.append("x-forwarded-for", value);
-            }
-        }
-        parts.extensions.insert(bellwire_api::receive::PeerAddress([10, 0, 0, 1].into()));
-        bellwire_api::receive::client_address(&parts, &trusted)
-    };
-    let lines: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
-    let alone = seen(&lines);
-    let mut with_proxy = lines.clone();
-    with_proxy.push(b"203.0.113.77");
-    assert_eq!(seen(&with_proxy).to_string(), "203.0.113.77", "a stranger chose the address that he is taken for");
-    feature(&(alone.is_ipv4(), trusted[0].contains(&alone), lines.len().min(8), alone.to_string().len()))
-}
-
-fn texts() -> Vec<Vec<u8>> {
-    ["2026-01-01T00:00:00Z", "Thu, 01 Jan 2026 00:00:00 GMT", "120", "1h30m", "10.0.0.0/8", "1767225600.5", "5s"]
-        .map(|text| text.as_bytes().to_vec())
-        .to_vec()
-}
-
-/// Times and durations in headers and settings are read or refused; what is read is what would be written.
-fn text(data: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(data);
-    let now = bellwire_core::Timestamp::from_unix_seconds(1_767_225_600);
-    let time = bellwire_core::Timestamp::parse_rfc3339(&text);
-    if let Some(time) = time {
-        assert_eq!(bellwire_core::Timestamp::parse_rfc3339(&time.to_string()), Some(time), "{text:?} is {time}");
-    }
-    let wait = bellwire_core::retry::parse_retry_after(&text, now);
-    let duration = bellwire_core::time::parse_duration(&text);
-    feature(&(time.is_some(), wait.and_then(|wait| wait.as_secs().checked_ilog2()), duration.is_ok(), text.len().min(32)))
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Broken: the fuzzers begin with nothing genuine, and never come past the first check.
+    /// Broken: a target fails at what it begins with, or does not say twice the same about it.
     #[test]
-    fn the_seeds_of_every_target_pass_and_many_requests_among_them_are_genuine() {
-        let genuine = HOLDERS.iter().filter(|holder| {
-            Input::read(&holder.seed)
-                .with_request(|request| holder.preset.verify(request, &holder.credentials, holder.now_s).is_ok())
-        });
-        assert!(genuine.count() > HOLDERS.len() / 4);
+    fn the_seeds_of_every_target_pass() {
         for target in TARGETS {
             let seeds = (target.seeds)();
             assert!(!seeds.is_empty(), "{}", target.name);
             seeds.iter().for_each(|seed| assert_eq!((target.run)(seed), (target.run)(seed), "{}", target.name));
+        }
+    }
+
+    /// Broken: libFuzzer runs only some of the targets, or the papers do not say what all of them are.
+    #[test]
+    fn every_target_is_one_of_libfuzzers_too_and_in_the_papers() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+        for Target { name, .. } in TARGETS {
+            assert!(read(&format!("fuzz_targets/{name}.rs")).contains(&format!("target({name:?})")), "fuzz_targets/{name}.rs");
+            assert!(read("Cargo.toml").contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} in fuzz/Cargo.toml");
+            assert!(read("README.md").contains(&format!("| `{name}` |")), "{name} in fuzz/README.md");
         }
     }
 }

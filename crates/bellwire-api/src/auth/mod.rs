@@ -15,7 +15,9 @@ use bellwire_core::{ApiKeyId, AppId, OrgId, Timestamp, TokenId, limits};
 use http::{HeaderMap, header};
 use quick_cache::sync::Cache;
 
-pub use api_key::{NewApiKey, PREFIX as API_KEY_PREFIX, SECRET_BYTES as API_KEY_SECRET_BYTES, new_api_key};
+pub use api_key::{
+    NewApiKey, PREFIX as API_KEY_PREFIX, SECRET_BYTES as API_KEY_SECRET_BYTES, new_api_key, parse as parse_api_key,
+};
 pub use scope::{Scope, ScopeSet, UnknownScope};
 pub use token::{PortalToken, TokenKeys, mint_app_jwt, mint_org_jwt};
 

@@ -44,6 +44,12 @@ fn unauthorized(reason: &str, detail: &str) -> Refused {
     Refused::new(StatusCode::UNAUTHORIZED, reason, detail)
 }
 
+/// What `Basic …` holds: `user:password`.
+pub fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, credentials) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("basic") { STANDARD.decode(credentials.trim()).ok() } else { None }
+}
+
 fn check_basic(visit: &Visit<'_>) -> Result<(), Stop> {
     let source = &visit.ready.source;
     let Some(user) = &source.settings.basic_user else { return Ok(()) };
@@ -52,10 +58,7 @@ fn check_basic(visit: &Visit<'_>) -> Result<(), Stop> {
         return Err(refuse("the source has a basicUser, but its config has no basicPassword: set one"));
     };
     let expected = format!("{user}:{}", password.expose());
-    let given = header_once(visit, header::AUTHORIZATION.as_str()).and_then(|value| {
-        let (scheme, credentials) = std::str::from_utf8(value).ok()?.split_once(' ')?;
-        if scheme.eq_ignore_ascii_case("basic") { STANDARD.decode(credentials.trim()).ok() } else { None }
-    });
+    let given = header_once(visit, header::AUTHORIZATION.as_str()).and_then(basic_credentials);
     match given {
         Some(given) if is_same(&given, expected.as_bytes()) => Ok(()),
         Some(_) => Err(refuse("user or password are not the source's")),

@@ -36,12 +36,13 @@ use tokio::sync::Semaphore;
 
 pub use address::{PeerAddress, client_address};
 pub use cron::{KIND as CRON, check as check_cron};
+pub use gate::basic_credentials;
 pub use ready::{
     GENERIC, STATE_FOR_OPERATOR, STATE_LEASE, STATE_SECRET, STATE_SECRET_NAME, Warning, credentials_of, flow_of, is_missing,
     is_shown, parse_network, preset_id, warnings_of,
 };
 pub use recognise::is_place;
-pub use schema::compile as compile_schema;
+pub use schema::{compile as compile_schema, finding_of};
 
 use crate::ApiState;
 use crate::answer;

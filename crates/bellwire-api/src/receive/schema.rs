@@ -4,10 +4,13 @@
 use axum::response::Response;
 use bellwire_core::limits;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::{Refused, Stop, Visit, entry, view};
+
+/// Of a place in a body or schema, and of what is wrong with a schema.
+const SHOWN_CHARS_MAX: usize = 256;
 
 /// A compiled schema, or why it could not be.
 pub type Schema = Result<jsonschema::Validator, String>;
@@ -16,7 +19,7 @@ pub type Schema = Result<jsonschema::Validator, String>;
 pub fn compile(schema: &Value) -> Schema {
     // Patterns are matched in linear time: the texts come from strangers.
     let options = jsonschema::options().with_pattern_options(jsonschema::PatternOptions::regex());
-    options.build(schema).map_err(|error| error.to_string())
+    options.build(schema).map_err(|error| shown(&error))
 }
 
 pub async fn check(visit: &Visit<'_>, body: &Bytes) -> Result<(), Stop> {
@@ -26,22 +29,29 @@ pub async fn check(visit: &Visit<'_>, body: &Bytes) -> Result<(), Stop> {
         return Err(Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "not_json", detail).into());
     }
     let Some(schema) = &ready.schema else { return Ok(()) };
-    let finding = match schema {
-        Err(error) => format!("the source's schema cannot be used: {error}"),
-        Ok(validator) => match view::of(&visit.parts.headers, body) {
-            None => "the body is nothing that a schema could be applied to".to_owned(),
-            Some(value) => match validator.validate(&value) {
-                Ok(()) => return Ok(()),
-                // The error's text quotes the body; the place does not.
-                Err(error) => format!(
-                    "the body does not fulfil the schema at {:?} ({})",
-                    error.instance_path().to_string(),
-                    error.schema_path()
-                ),
-            },
-        },
+    match finding_of(schema, &visit.parts.headers, body) {
+        None => Ok(()),
+        Some(finding) => Err(Stop::Answered(Box::new(quarantine(visit, body, finding).await?))),
+    }
+}
+
+/// What keeps a body from fulfilling a schema; `None`: nothing does.
+pub fn finding_of(schema: &Schema, headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    let validator = match schema {
+        Err(error) => return Some(format!("the source's schema cannot be used: {error}")),
+        Ok(validator) => validator,
     };
-    Err(Stop::Answered(Box::new(quarantine(visit, body, finding).await?)))
+    let Some(value) = view::of(headers, body) else {
+        return Some("the body is nothing that a schema could be applied to".to_owned());
+    };
+    let error = validator.validate(&value).err()?;
+    // The error's text quotes the body; the place does not.
+    Some(format!("the body does not fulfil the schema at {:?} ({})", shown(&error.instance_path()), shown(&error.schema_path())))
+}
+
+/// The beginning of a text that may quote a whole body or schema.
+fn shown(text: &impl ToString) -> String {
+    text.to_string().chars().take(SHOWN_CHARS_MAX).collect()
 }
 
 /// Success is told only when the body is in the log.

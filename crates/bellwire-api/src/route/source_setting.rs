@@ -75,8 +75,13 @@ pub async fn patch(call: Call) -> Answer {
     answer::json(StatusCode::OK, &SettingsBody(source.settings))
 }
 
+/// The beginning of a text that may be long.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
 /// Everything that would show only when an event comes.
-pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(), ApiError> {
+pub fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(), ApiError> {
     let wrong = |name: &str, text: String| {
         let loc: Vec<&str> = at.iter().copied().chain([name]).collect();
         Err(ApiError::invalid(&loc, text, "value_error"))
@@ -107,12 +112,12 @@ pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(
     if let Some(user) = &settings.basic_user
         && (user.is_empty() || user.contains(':') || user.len() > limits::UID_CHARS_MAX)
     {
-        return wrong("basicUser", format!("{user:?} cannot be a user: 1 to {} bytes, no colon", limits::UID_CHARS_MAX));
+        return wrong("basicUser", format!("{:?} cannot be a user: 1 to {} bytes, no colon", shown(user), limits::UID_CHARS_MAX));
     }
     if let Some(name) = &settings.token_header
         && HeaderName::from_bytes(name.as_bytes()).is_err()
     {
-        return wrong("tokenHeader", format!("{name:?} is no header name"));
+        return wrong("tokenHeader", format!("{:?} is no header name", shown(name)));
     }
     if let Some(answer) = &settings.answer {
         let bytes: usize = answer.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() + answer.body.len();
@@ -120,7 +125,7 @@ pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(
             return wrong("answer", format!("it has {bytes} bytes; at most {} are allowed", limits::SOURCE_ANSWER_BYTES_MAX));
         }
         if let Err(text) = receive::check_answer(answer) {
-            return wrong("answer", text);
+            return wrong("answer", text.chars().take(256).collect());
         }
     }
     let window = settings.duplicates.window_seconds;
@@ -141,15 +146,17 @@ pub(super) fn check_settings(settings: &SourceSettings, at: &[&str]) -> Result<(
     let of_parts = settings.duplicates.parts.iter().map(|part| ("duplicates", part));
     for (name, place) in named.chain(of_parts) {
         if !receive::is_place(place) {
-            let shown: String = place.chars().take(64).collect();
-            return wrong(name, format!("{shown:?} is no place; write a JSON Pointer (/data/id), header:NAME or query:NAME"));
+            return wrong(
+                name,
+                format!("{:?} is no place; write a JSON Pointer (/data/id), header:NAME or query:NAME", shown(place)),
+            );
         }
     }
     if let Some(name) = &settings.handshake
         && Flow::named(name).is_none()
     {
         let known: Vec<&str> = Flow::all().iter().map(Flow::id).collect();
-        return wrong("handshake", format!("there is no handshake {name:?}; there are {}", known.join(", ")));
+        return wrong("handshake", format!("there is no handshake {:?}; there are {}", shown(name), known.join(", ")));
     }
     if let Some(schema) = &settings.schema {
         let bytes = schema.to_string().len();

@@ -6,7 +6,7 @@ use bellwire_store::EndpointCounts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::field::HeadersIn;
+use super::field::{HeadersIn, header_changes};
 use super::text::{DateTime, EventTypeName, SecretText};
 
 #[derive(Deserialize, ToSchema)]
@@ -18,6 +18,7 @@ pub struct EndpointHeadersIn {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointHeadersPatchIn {
+    #[serde(deserialize_with = "header_changes")]
     pub headers: BTreeMap<String, Option<String>>,
     #[serde(default)]
     pub delete_headers: Vec<String>,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bellwire_core::{HeaderSet, Metadata, Secret, header, limits};
+use bellwire_core::header::{self, HeaderError};
+use bellwire_core::{HeaderSet, Metadata, Secret, limits};
 use serde::{Deserialize, Deserializer};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
@@ -77,14 +78,31 @@ pub struct HeadersIn(pub Vec<(String, String)>);
 impl<'de> Deserialize<'de> for HeadersIn {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let map = BTreeMap::<String, String>::deserialize(deserializer)?;
-        let mut kept: Vec<(String, String)> = Vec::with_capacity(map.len());
-        for (name, value) in map {
-            kept.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
-            kept.push((name, value));
-        }
+        let kept = distinct(map, limits::ENDPOINT_HEADERS_MAX).map_err(serde::de::Error::custom)?;
         header::check_all(kept.iter().map(|(n, v)| (n.as_str(), v.as_str()))).map_err(serde::de::Error::custom)?;
         Ok(Self(kept))
     }
+}
+
+/// Two spellings of a name are one header: the later one. Counted before they are compared with each other.
+fn distinct<T>(map: BTreeMap<String, T>, max: usize) -> Result<Vec<(String, T)>, HeaderError> {
+    let count = map.len();
+    if count > max {
+        return Err(HeaderError::TooMany { count, max });
+    }
+    let mut kept: Vec<(String, T)> = Vec::with_capacity(count);
+    for (name, value) in map {
+        kept.retain(|(other, _)| !other.eq_ignore_ascii_case(&name));
+        kept.push((name, value));
+    }
+    Ok(kept)
+}
+
+/// Headers to set, or to remove (null); one of each name. There may be as many to remove as to set.
+pub fn header_changes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Option<String>>, D::Error> {
+    let map = BTreeMap::deserialize(deserializer)?;
+    let kept = distinct(map, 2 * limits::ENDPOINT_HEADERS_MAX).map_err(serde::de::Error::custom)?;
+    Ok(kept.into_iter().collect())
 }
 
 impl HeadersIn {

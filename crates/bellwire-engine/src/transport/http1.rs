@@ -26,6 +26,8 @@ pub(super) struct Http1<S> {
     end: usize,
     is_reusable: bool,
     exchanges: u64,
+    /// Bytes that heads were looked for in, those that were looked at again included: what receivers make us work.
+    scanned_bytes: u64,
     limits: ResponseLimits,
 }
 
@@ -62,6 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
             end: 0,
             is_reusable: true,
             exchanges: 0,
+            scanned_bytes: 0,
             limits,
         }
     }
@@ -69,6 +72,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// The last exchange ended cleanly and the receiver did not ask for the connection to be closed.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_reusable
+    }
+
+    pub(super) fn scanned_bytes(&self) -> u64 {
+        self.scanned_bytes
     }
 
     /// Sends one request and reads its answer, all before `deadline`. `head` ends with a blank line and announces `body`.
@@ -176,12 +183,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
 
     /// Reads the final head, passing over interim ones.
     async fn read_head(&mut self, is_head: bool, is_reused: bool) -> Result<ResponseHead, TransportError> {
-        let mut interim = 0;
+        let (mut interim, mut skipped) = (0, 0);
         // Until the head's end is in sight only the first bytes are parsed, to recognise early what is not HTTP.
         let mut is_worth_parsing = true;
         loop {
+            skipped += self.skip_empty_lines();
+            if skipped > limits::RESPONSE_HEAD_BYTES_MAX {
+                return Err(TransportError::HeadTooLarge);
+            }
             let unread = &self.buffer[self.start..self.end];
             let parsed = if is_worth_parsing && !unread.is_empty() { parse_head(unread, is_head)? } else { None };
+            if is_worth_parsing {
+                self.scanned_bytes += parsed.as_ref().map_or(unread.len(), |head| head.bytes) as u64;
+            }
             if let Some(head) = parsed {
                 self.start += head.bytes;
                 match head.status {
@@ -196,12 +210,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
             }
             self.make_room()?;
             let before = self.end;
-            let response_started = interim > 0 || before > self.start;
+            let response_started = interim > 0 || skipped > 0 || before > self.start;
             match self.fill().await {
                 Ok(0) | Err(_) => return Err(TransportError::Closed { response_started, is_reused }),
                 Ok(_) => {}
             }
-            is_worth_parsing = !response_started || has_head_end(&self.buffer[self.start..self.end], before - self.start);
+            is_worth_parsing = before == self.start || has_head_end(&self.buffer[self.start..self.end], before - self.start);
+        }
+    }
+
+    /// Passes over empty lines before a head, as the parser would: it would do so again with every piece that comes.
+    fn skip_empty_lines(&mut self) -> usize {
+        let before = self.start;
+        loop {
+            match self.buffer[self.start..self.end] {
+                [b'\n', ..] => self.start += 1,
+                [b'\r', b'\n', ..] => self.start += 2,
+                _ => return self.start - before,
+            }
         }
     }
 
@@ -260,7 +286,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         let mut decoder = ChunkDecoder::default();
         let mut wire_bytes = 0;
         loop {
-            let unread = &self.buffer[self.start..self.end];
+            // Looked at up to the limit only, so that where a packet ends decides nothing.
+            let room = (kept_bytes + drained_bytes + 1).saturating_sub(wire_bytes);
+            let unread = &self.buffer[self.start..self.end.min(self.start + room)];
             let taken = decoder.decode(unread, |data| body.push(data, kept_bytes)).map_err(TransportError::Protocol)?;
             self.start += taken;
             wire_bytes += taken;

@@ -12,6 +12,8 @@
 mod chunked;
 mod connect;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod http1;
 mod proxy;
