@@ -5,6 +5,8 @@ use std::time::Duration;
 use bellwire_core::egress::EgressPolicy;
 use bellwire_core::{RetryPolicy, limits};
 
+use crate::link::LinkConfig;
+
 /// Names of the three signature headers: `webhook-id` … (Standard Webhooks) or `svix-id` ….
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HeaderPrefix {
@@ -55,6 +57,8 @@ pub struct EngineConfig {
     pub is_worker: bool,
     /// A node that has not been heard of for this long has lost its work to the others. Several heartbeats (of half a second).
     pub lease: Duration,
+    /// How other nodes of the database reach this one directly; `None`: everything between nodes goes through the database.
+    pub link: Option<LinkConfig>,
 }
 
 impl Default for EngineConfig {
@@ -74,6 +78,7 @@ impl Default for EngineConfig {
             node_name: "bellwire".to_owned(),
             is_worker: true,
             lease: Duration::from_secs(3),
+            link: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use bellwire_core::{AppId, EndpointId, Message, MessageId};
 use bellwire_store::{Accepted, Idempotency, NewMessage, StoreError};
 
 use crate::directory::AppEntry;
+use crate::link::Forwarded;
 use crate::{Engine, fan_out::fan_out};
 
 /// What publishing came to.
@@ -70,19 +71,18 @@ impl Engine {
     }
 
     /// Gives the message back if the application has changed since its endpoints were chosen: nothing was written.
-    ///
-    /// A node that does not deliver has no backlog to be held back by: what it accepts is bounded by what the database takes.
     async fn accept(&self, new: Arc<NewMessage>) -> Result<Result<Published, Arc<NewMessage>>, StoreError> {
         if !self.shards.is_sure() {
             self.wait_for_touch().await?;
         }
-        if !new.endpoints.is_empty() {
-            self.queue.hold_back(new.message.app, HOLD_BACK_MAX).await;
-        }
-        let accepted = self.store.accept(new.clone()).await?;
-        // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
-        // the pump task does it.
-        self.pump();
+        let accepted = match self.links.forward(&new).await {
+            Forwarded::Done(accepted) => {
+                self.metrics.forwarded.inc();
+                accepted
+            }
+            Forwarded::NotSent => self.accept_here(new.clone()).await?,
+            Forwarded::Unknown => self.accept_again(new.clone()).await?,
+        };
         Ok(match accepted {
             Accepted::Fresh => {
                 self.metrics.messages_accepted.inc();
@@ -91,6 +91,38 @@ impl Engine {
             Accepted::Replayed(id) => Ok(Published::Replayed(id)),
             Accepted::Outdated => Err(new),
         })
+    }
+
+    /// A node that does not deliver has no backlog to be held back by: what it accepts is bounded by what the database takes.
+    async fn accept_here(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
+        if !new.endpoints.is_empty() {
+            self.queue.hold_back(new.message.app, HOLD_BACK_MAX).await;
+        }
+        let accepted = self.store.accept(new).await?;
+        // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
+        // the pump task does it.
+        self.pump();
+        Ok(accepted)
+    }
+
+    /// What another node asks this one to accept, since the deliveries are this one's.
+    pub(crate) async fn accept_forwarded(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
+        self.accept_here(new).await
+    }
+
+    /// Accepts what another node may have accepted, or may still accept. The id is the same, and is taken once: whoever comes
+    /// second finds it there.
+    async fn accept_again(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
+        let id = new.message.id;
+        let outcome = self.accept_here(new).await;
+        let is_there = match &outcome {
+            Ok(Accepted::Fresh) => false,
+            Ok(Accepted::Replayed(made)) => *made == id,
+            Ok(Accepted::Outdated) | Err(StoreError::Conflict { .. }) => self.store.load_message(id).await?.is_some(),
+            Err(_) => false,
+        };
+        self.metrics.forwards_unanswered.inc();
+        if is_there { Ok(Accepted::Fresh) } else { outcome }
     }
 
     /// While others may have declared this node dead, the number in its ids may be another node's: nothing is accepted.

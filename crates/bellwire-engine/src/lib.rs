@@ -21,6 +21,7 @@ mod deliver;
 mod directory;
 mod fan_out;
 mod ingest;
+pub mod link;
 mod maintenance;
 mod metrics;
 mod operational;
@@ -58,6 +59,7 @@ use pool::Pools;
 use queue::{Queue, Sink};
 use route::Routes;
 use scheduler::SchedulerLimits;
+use link::Links;
 use shards::Shards;
 
 /// What the engine cannot start without.
@@ -73,6 +75,8 @@ pub enum EngineError {
     Store(#[from] StoreError),
     #[error("delivery.proxy: {0}")]
     Proxy(&'static str),
+    #[error("node.listen: other nodes cannot be listened for at {at:?}: {error}")]
+    Link { error: std::io::Error, at: Option<std::net::SocketAddr> },
 }
 
 /// How stopping went.
@@ -96,6 +100,7 @@ pub struct Engine {
     client: transport::Client,
     metrics: Metrics,
     shards: Shards,
+    links: Links,
     tasks: recover::Running,
     operational: mpsc::Sender<operational::Event>,
     operational_apps: Mutex<HashMap<OrgId, AppId>>,
@@ -110,8 +115,15 @@ impl Engine {
     /// Starts the pipe on the current tokio runtime and resumes what is unfinished in the store: at once, or on a shared store as
     /// this node gets shards.
     pub async fn start(deps: EngineDeps) -> Result<Arc<Self>, EngineError> {
-        let EngineDeps { store, clock, config } = deps;
+        let EngineDeps { store, clock, mut config } = deps;
         let last_key = store.last_key().await?;
+        let link = config.link.as_ref().filter(|_| store.is_shared());
+        let bound = Links::bind(link).await;
+        let (links, listener) = bound.map_err(|error| EngineError::Link { error, at: link.map(|link| link.listen) })?;
+        if let Some(listener) = &listener {
+            // Like the API's: no delivery goes there.
+            config.egress.own.extend(listener.local_addr().ok());
+        }
         let proxy = config.proxy.as_deref().map(transport::Proxy::parse).transpose().map_err(EngineError::Proxy)?;
         let options = transport::ClientOptions { policy: config.egress.clone(), proxy, ..Default::default() };
         let client = transport::Client::new(options);
@@ -124,6 +136,7 @@ impl Engine {
             pools: Pools::default(),
             queue: Queue::new(scheduler_limits(&config, store.is_shared())),
             shards: Shards::new(store.is_shared()),
+            links,
             tasks: recover::Running::default(),
             client,
             metrics: Metrics::new(),
@@ -140,6 +153,9 @@ impl Engine {
         shards::join(&engine).await?;
         engine.store.set_sink(Arc::new(Sink(Arc::downgrade(&engine))));
         if engine.shards.is_shared() {
+            if let Some(listener) = listener {
+                tokio::spawn(link::serve(engine.clone(), listener));
+            }
             tokio::spawn(shards::run(engine.clone()));
             tokio::spawn(shards::run_exchange(engine.clone()));
         } else {
@@ -183,6 +199,7 @@ impl Engine {
         self.metrics.in_flight.set(gauge(in_flight));
         self.metrics.retries_waiting.set(gauge(waiting));
         self.metrics.shards_owned.set(gauge(self.shards.count()));
+        self.metrics.links.set(gauge(self.links.up()));
         self.metrics.nodes.set(gauge(self.shards.others() + 1));
         if let Ok(report) = self.store.report().await {
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

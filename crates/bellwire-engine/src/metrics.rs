@@ -22,6 +22,8 @@ pub struct Metrics {
     pub lease_losses: Counter,
     pub nodes_declared_dead: Counter,
     pub handed_over: Counter,
+    pub forwarded: Counter,
+    pub forwards_unanswered: Counter,
     attempts_succeeded: Counter,
     attempts_failed: Counter,
     attempt_seconds: Histogram,
@@ -36,6 +38,7 @@ pub struct Metrics {
     pub store_full: Gauge,
     pub shards_owned: Gauge,
     pub nodes: Gauge,
+    pub links: Gauge,
     pub epoch: Gauge,
 }
 
@@ -79,6 +82,12 @@ impl Metrics {
                 "shard_deliveries_handed_over",
                 "Deliveries accepted by other nodes and taken over from them"
             ),
+            forwarded: register!(Counter, "link_messages_forwarded", "Messages accepted by the node that delivers them, over a link"),
+            forwards_unanswered: register!(
+                Counter,
+                "link_messages_unanswered",
+                "Messages sent over a link and not answered: this node accepted them itself"
+            ),
             attempts_succeeded: register!(Counter, "deliver_attempts_succeeded", "Attempts answered with 2xx"),
             attempts_failed: register!(Counter, "deliver_attempts_failed", "Attempts answered with anything else, or not at all"),
             queued: register!(Gauge, "queue_deliveries", "Deliveries queued in memory"),
@@ -91,6 +100,7 @@ impl Metrics {
             store_commit_items: register!(Gauge, "store_commit_items", "Items in these commits"),
             store_full: register!(Gauge, "store_full", "1 while the disk is full and writing waits"),
             shards_owned: register!(Gauge, "shard_owned", "Shards whose deliveries this node makes"),
+            links: register!(Gauge, "link_peers", "Other nodes with whom there is a direct link"),
             nodes: register!(Gauge, "shard_nodes", "Nodes alive, this one included"),
             epoch: register!(Gauge, "shard_epoch", "This node's membership; larger than all before it"),
             attempt_seconds,

@@ -26,6 +26,8 @@ pub struct NodeInfo {
     /// Whether it delivers, and so takes shards; else it only accepts.
     pub is_worker: bool,
     pub version: String,
+    /// `host:port` by which the other nodes reach it; empty: not at all.
+    pub address: String,
 }
 
 /// A node's membership, until it leaves or is declared dead.

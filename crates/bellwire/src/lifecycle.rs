@@ -7,13 +7,18 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bellwire_api::{ApiConfig, ApiState, NewApiKey, ReceiveConfig, ServeReport};
 use bellwire_core::{Clock as _, IdGenerator, OrgId, Secret, SystemClock, Timestamp};
+use bellwire_engine::link::{LinkConfig, LinkKey};
 use bellwire_engine::{Engine, EngineDeps};
+use bellwire_store::postgres::database;
 use bellwire_store::{ApiKeyRecord, Idempotency, IdempotencyRecord, Store, Written};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::config::node::NodeListen;
+use crate::config::security::MasterKey;
+use crate::config::storage::Backend;
 use crate::exit::{Exit, Failure};
 use crate::{presets, vault};
 
@@ -73,7 +78,9 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         // Nobody could use it here.
         false => None,
     };
-    let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: config.engine() };
+    let mut engine = config.engine();
+    engine.link = link(&config, &master).await?;
+    let deps = EngineDeps { store, clock: Arc::new(SystemClock), config: engine };
     let engine = Engine::start(deps).await?;
     let api = ApiConfig {
         jwt_secret: config.auth.jwt_secret.clone(),
@@ -101,6 +108,21 @@ pub async fn start(mut config: Config, listener: TcpListener) -> anyhow::Result<
         "serving"
     );
     Ok(Running { address, engine, shutdown, api, first_key })
+}
+
+/// How the other nodes of the database reach this one.
+async fn link(config: &Config, master: &MasterKey) -> anyhow::Result<Option<LinkConfig>> {
+    let Backend::Postgres(url) = &config.storage.backend else { return Ok(None) };
+    let listen = match config.node.listen {
+        NodeListen::Off => return Ok(None),
+        NodeListen::At(address) => address,
+        NodeListen::Auto => match database::local_address(url.expose()).await {
+            Some(address) => SocketAddr::new(address, 0),
+            None => return Ok(None),
+        },
+    };
+    let key = LinkKey::new(vault::derived_key(master, "links between nodes")?);
+    Ok(Some(LinkConfig { listen, advertise: config.node.advertise.clone(), key }))
 }
 
 impl Running {

@@ -179,6 +179,7 @@ fn node_info(engine: &Engine) -> NodeInfo {
         name: engine.config.node_name.clone(),
         is_worker: engine.config.is_worker,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: engine.links.address().to_owned(),
     }
 }
 
@@ -248,6 +249,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
         tracing::info!("heartbeats are answered again");
     }
     shards.others.store(cluster.nodes.iter().filter(|node| node.epoch != own).count(), Ordering::Relaxed);
+    engine.links.see(own, &cluster);
     let look = watch.look(shards.clock.now(), own, &cluster);
     for (epoch, beat) in look.dead {
         if shards.burying.lock().insert(epoch) {
@@ -316,6 +318,7 @@ async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
     engine.metrics.lease_losses.inc();
     engine.shards.sure_until.store(0, Ordering::Release);
     engine.queue.hold(&ShardSet::ALL);
+    engine.links.forget();
     moves.abort_all();
     while moves.join_next().await.is_some() {}
     let _turn = engine.shards.turn.lock().await;

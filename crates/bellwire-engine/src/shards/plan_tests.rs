@@ -65,7 +65,7 @@ fn a_shard_held_throughout_that_the_store_gives_to_nobody_or_another_is_lost_and
 }
 
 fn node(epoch: i64, beat: i64) -> Node {
-    let info = NodeInfo { name: format!("n{epoch}"), is_worker: true, version: String::new() };
+    let info = NodeInfo { name: format!("n{epoch}"), is_worker: true, version: String::new(), address: String::new() };
     Node { epoch, slot: u16::try_from(epoch).unwrap(), beat, info }
 }
 

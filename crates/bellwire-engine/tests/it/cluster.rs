@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bellwire_core::{Application, AttemptStatus, Endpoint, MessageId, SHARDS, Timestamp};
 use bellwire_engine::EngineConfig;
+use bellwire_engine::link::{LinkConfig, LinkKey};
 use bellwire_postgres_testkit::query;
 use bellwire_store::{Task, TaskKind, TaskStatus};
 use bellwire_testkit::{Receiver, Reply, TestApp, database, test_config};
@@ -13,34 +14,40 @@ use bytes::Bytes;
 use crate::line::Line;
 use crate::wait_until;
 
-const PAYLOAD: &str = r#"{"a": 1}"#;
+pub const PAYLOAD: &str = r#"{"a": 1}"#;
 const LEASE: Duration = Duration::from_millis(1_500);
 
-/// Requests say by their user agent which node they came from.
-fn config(name: &str) -> EngineConfig {
-    EngineConfig { node_name: name.to_owned(), user_agent: name.to_owned(), lease: LEASE, ..test_config() }
+/// Requests say by their user agent which node they came from. As a server configures it, it is reachable for nodes that have the same key.
+pub fn config(name: &str) -> EngineConfig {
+    let link = LinkConfig { listen: "127.0.0.1:0".parse().unwrap(), advertise: None, key: LinkKey::new([3; 32]) };
+    EngineConfig { node_name: name.to_owned(), user_agent: name.to_owned(), lease: LEASE, link: Some(link), ..test_config() }
 }
 
-async fn node(url: &str, name: &str) -> TestApp {
+pub async fn node(url: &str, name: &str) -> TestApp {
     TestApp::node(url, config(name)).await
 }
 
-async fn owns(app: &TestApp, shards: usize) {
+pub async fn owns(app: &TestApp, shards: usize) {
     wait_until(|| async { app.engine.shards_owned() == shards }).await;
 }
 
 async fn pair() -> (TestApp, TestApp, String) {
+    pair_of(config("a"), config("b")).await
+}
+
+/// Two nodes, each with half of the shards.
+pub async fn pair_of(a: EngineConfig, b: EngineConfig) -> (TestApp, TestApp, String) {
     let url = database().await;
-    let a = node(&url, "a").await;
+    let a = TestApp::node(&url, a).await;
     owns(&a, SHARDS).await;
-    let b = node(&url, "b").await;
+    let b = TestApp::node(&url, b).await;
     owns(&b, SHARDS / 2).await;
     owns(&a, SHARDS / 2).await;
     (a, b, url)
 }
 
 /// An endpoint that this node delivers to. `path` with the number of the try.
-async fn endpoint_of(owner: &TestApp, application: &Application, receiver: &Receiver, path: &str) -> (Endpoint, String) {
+pub async fn endpoint_of(owner: &TestApp, application: &Application, receiver: &Receiver, path: &str) -> (Endpoint, String) {
     for number in 0.. {
         let path = format!("{path}{number}");
         let endpoint = owner.endpoint(application, receiver.url(&path), |_| {}).await;
@@ -53,7 +60,7 @@ async fn endpoint_of(owner: &TestApp, application: &Application, receiver: &Rece
     unreachable!("half of all endpoints are this node's")
 }
 
-fn by_message(receiver: &Receiver, path: &str) -> HashMap<String, usize> {
+pub fn by_message(receiver: &Receiver, path: &str) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for request in receiver.received(path) {
         *counts.entry(request.header("webhook-id").unwrap().to_owned()).or_insert(0) += 1;
@@ -61,7 +68,7 @@ fn by_message(receiver: &Receiver, path: &str) -> HashMap<String, usize> {
     counts
 }
 
-async fn idle(apps: &[&TestApp]) {
+pub async fn idle(apps: &[&TestApp]) {
     for app in apps {
         app.drain().await;
     }
@@ -310,9 +317,9 @@ async fn the_rate_of_an_application_holds_over_all_nodes_together() {
     const RATE: u16 = 20;
     let (a, b, _) = pair().await;
     let receiver = Receiver::start().await.unwrap();
-    let mut application = a.application("acme").await;
-    application.throttle_rate = Some(RATE);
-    a.store().update_application(application.clone()).await.unwrap();
+    let read = a.application("acme").await;
+    let application = Application { throttle_rate: Some(RATE), ..read.clone() };
+    a.store().change_application(&read, application.clone()).await.unwrap();
     a.engine.application_changed(application.id);
     let mut paths = vec![];
     for (node, name) in [(&a, "/a"), (&a, "/aa"), (&b, "/b"), (&b, "/bb")] {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod line;
+mod link;
 mod pipeline;
 mod transport;
 

@@ -228,6 +228,7 @@ CREATE TABLE day (
 );
 
 -- Living nodes. A node is alive while its beat goes up; nobody compares clocks. Epochs are never used twice.
+-- address: where other nodes reach it directly, or empty.
 CREATE SEQUENCE node_epoch;
 CREATE TABLE node (
     epoch bigint PRIMARY KEY,
@@ -235,7 +236,8 @@ CREATE TABLE node (
     beat bigint NOT NULL,
     name text NOT NULL,
     is_worker boolean NOT NULL,
-    version text NOT NULL
+    version text NOT NULL,
+    address text NOT NULL
 ) WITH (fillfactor = 50);
 
 -- What a node's writes hold while they rest on its ownership, one row for each of its writing connections; deleted with the node.

@@ -91,7 +91,7 @@ impl World {
 
     /// What a world says of itself.
     pub fn node() -> NodeInfo {
-        NodeInfo { name: "world".to_owned(), is_worker: true, version: "0".to_owned() }
+        NodeInfo { name: "world".to_owned(), is_worker: true, version: "0".to_owned(), address: String::new() }
     }
 
     /// Claims all shards and makes them local. Whether all were free.

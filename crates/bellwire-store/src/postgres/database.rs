@@ -1,8 +1,10 @@
 //! A database as a whole: whether its address can be read, whether a store is in it, and throw-away ones to measure on.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tokio_postgres::Config;
+use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 
 use super::connection::{Conn, Db};
@@ -12,6 +14,10 @@ use crate::{Result, StoreError};
 
 /// Connections for a question or two.
 const CONNECTIONS: usize = 1;
+/// What a host without a port listens at.
+const DEFAULT_PORT: u16 = 5432;
+/// Of one host's name.
+const LOOKUP_MAX: Duration = Duration::from_secs(2);
 /// For what goes through all of a database.
 const WHOLE_MAX: Duration = Duration::from_secs(600);
 
@@ -28,6 +34,30 @@ pub fn check_url(url: &str) -> std::result::Result<(), String> {
         return Err("names no host".to_owned());
     }
     Ok(())
+}
+
+/// This machine's own address on the way to the database's first host that can be found: where other nodes, which reach that host
+/// too, should reach this machine. Nothing is sent.
+pub async fn local_address(url: &str) -> Option<IpAddr> {
+    let config: Config = url.parse().ok()?;
+    let port = |at: usize| config.get_ports().get(at).or(config.get_ports().first()).copied().unwrap_or(DEFAULT_PORT);
+    for (at, host) in config.get_hosts().iter().enumerate() {
+        let Host::Tcp(name) = host else { return Some(Ipv4Addr::LOCALHOST.into()) };
+        let found = tokio::time::timeout(LOOKUP_MAX, tokio::net::lookup_host((name.as_str(), port(at)))).await;
+        let Ok(Ok(addresses)) = found else { continue };
+        if let Some(local) = addresses.into_iter().find_map(way_to) {
+            return Some(local);
+        }
+    }
+    config.get_hostaddrs().iter().enumerate().find_map(|(at, address)| way_to(SocketAddr::new(*address, port(at))))
+}
+
+/// The address from which a connection to `destination` would come.
+fn way_to(destination: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(destination).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// What of ours is in a database.

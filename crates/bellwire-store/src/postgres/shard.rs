@@ -124,8 +124,8 @@ impl PostgresStore {
                 return Err(StoreError::Busy("there are as many nodes as there can be").into());
             };
             let slot: i16 = row::get(&found, 0)?;
-            let sql = "INSERT INTO node (epoch, slot, beat, name, is_worker, version) VALUES ($1, $2, 0, $3, $4, $5)";
-            tx.execute(sql, &[p(&epoch), p(&slot), p(&info.name), p(&info.is_worker), p(&info.version)]).await?;
+            let sql = "INSERT INTO node (epoch, slot, beat, name, is_worker, version, address) VALUES ($1, $2, 0, $3, $4, $5, $6)";
+            tx.execute(sql, &[p(&epoch), p(&slot), p(&info.name), p(&info.is_worker), p(&info.version), p(&info.address)]).await?;
             let sql = "INSERT INTO fence (epoch, lane) SELECT $1, lane FROM generate_series(0, $2 - 1) AS lane";
             tx.execute(sql, &[p(&epoch), p(&i32::from(LANES))]).await?;
             Ok(Membership { epoch, slot: u16::try_from(slot).ok() })
@@ -141,19 +141,24 @@ impl PostgresStore {
         let epoch = self.epoch()?;
         let conn = self.members.get().await?;
         let sql = "WITH beaten AS (UPDATE node SET beat = beat + 1 WHERE epoch = $1 RETURNING epoch, beat) \
-             SELECT n.epoch, n.slot, coalesce(b.beat, n.beat), n.name, n.is_worker, n.version, b.epoch IS NOT NULL, \
+             SELECT n.epoch, n.slot, coalesce(b.beat, n.beat), n.name, n.is_worker, n.version, n.address, b.epoch IS NOT NULL, \
              CASE WHEN n.epoch = $1 THEN (SELECT array_agg(owner ORDER BY id) FROM shard) END \
              FROM node AS n LEFT JOIN beaten AS b ON b.epoch = n.epoch ORDER BY n.epoch";
         let mut cluster = Cluster { nodes: Vec::new(), owners: Vec::new() };
         for found in conn.query(sql, &[p(&epoch)]).await? {
-            if row::get(&found, 6)? {
-                cluster.owners = row::get(&found, 7)?;
+            if row::get(&found, 7)? {
+                cluster.owners = row::get(&found, 8)?;
             }
             cluster.nodes.push(Node {
                 epoch: row::get(&found, 0)?,
                 slot: u16::try_from(row::get::<i16>(&found, 1)?).unwrap_or(0),
                 beat: row::get(&found, 2)?,
-                info: NodeInfo { name: row::get(&found, 3)?, is_worker: row::get(&found, 4)?, version: row::get(&found, 5)? },
+                info: NodeInfo {
+                    name: row::get(&found, 3)?,
+                    is_worker: row::get(&found, 4)?,
+                    version: row::get(&found, 5)?,
+                    address: row::get(&found, 6)?,
+                },
             });
         }
         // Its own row was not there to beat.

@@ -128,6 +128,8 @@ impl Config {
             node_name: self.node.name.clone(),
             is_worker: self.node.is_worker,
             lease: self.node.lease,
+            // Needs the master key, and to know the way to the database.
+            link: None,
         }
     }
 }

@@ -1,0 +1,212 @@
+//! The end of a link that asks: one connection to one peer, kept open and opened again.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bellwire_store::{Accepted, NewMessage, Node};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
+use super::wire::{self, Answer, Reader};
+use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
+
+/// Between two attempts to open a connection, at first and at most.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Messages put into one frame.
+const FRAME_ITEMS_MAX: usize = 128;
+/// A request's number goes before each.
+const NUMBER_BYTES: usize = 8;
+
+/// What became of a message that another node should accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    Done(Accepted),
+    /// The peer has not seen it.
+    NotSent,
+    /// It may have accepted it, or be about to.
+    Unknown,
+}
+
+/// A message, encoded, and who waits for the answer.
+struct Asked {
+    item: Vec<u8>,
+    reply: oneshot::Sender<Answer>,
+}
+
+type Pending = Mutex<HashMap<u64, (Instant, oneshot::Sender<Answer>)>>;
+
+/// Dropped: the connection ends, and everybody who waits learns that nothing is known.
+pub struct Link {
+    asks: mpsc::Sender<Asked>,
+    places: Semaphore,
+    is_up: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Connects in the background, for as long as the link is kept.
+    pub fn open(key: LinkKey, own: i64, node: &Node) -> Arc<Self> {
+        let (asks, asked) = mpsc::channel(IN_FLIGHT_MAX);
+        let is_up = Arc::new(AtomicBool::new(false));
+        let peer = Peer {
+            key,
+            hello: Hello { from: own, to: node.epoch },
+            address: node.info.address.clone(),
+            name: node.info.name.clone(),
+            is_up: is_up.clone(),
+        };
+        tokio::spawn(peer.run(asked));
+        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up })
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    pub async fn forward(&self, new: &NewMessage) -> Forwarded {
+        if wire::bytes_of(new) > ITEM_BYTES_MAX {
+            return Forwarded::NotSent;
+        }
+        let Ok(_place) = self.places.try_acquire() else { return Forwarded::NotSent };
+        let mut item = Vec::with_capacity(wire::bytes_of(new) + 256);
+        if wire::put_message(&mut item, new).is_none() || item.len() > 2 * ITEM_BYTES_MAX {
+            return Forwarded::NotSent;
+        }
+        let (reply, answer) = oneshot::channel();
+        // There are as many places as there is room.
+        if self.asks.try_send(Asked { item, reply }).is_err() {
+            return Forwarded::NotSent;
+        }
+        match answer.await {
+            Ok(Some(accepted)) => Forwarded::Done(accepted),
+            Ok(None) | Err(_) => Forwarded::Unknown,
+        }
+    }
+}
+
+/// The other node, as its row says.
+struct Peer {
+    key: LinkKey,
+    hello: Hello,
+    address: String,
+    name: String,
+    is_up: Arc<AtomicBool>,
+}
+
+impl Peer {
+    async fn run(self, mut asked: mpsc::Receiver<Asked>) {
+        let mut pause = PAUSE_MIN;
+        let mut was_told = false;
+        loop {
+            let opened = timeout(OPEN_MAX, async { open(TcpStream::connect(&self.address).await?, &self.key, self.hello).await });
+            let error = match opened.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok((sender, receiver)) => {
+                    tracing::debug!(node.name = self.name, node.address = self.address, "linked");
+                    (pause, was_told) = (PAUSE_MIN, false);
+                    self.is_up.store(true, Ordering::Release);
+                    let ended = session(sender, receiver, &mut asked).await;
+                    self.is_up.store(false, Ordering::Release);
+                    match ended {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => error,
+            };
+            // Asked before the link was seen to be down: they help themselves.
+            while asked.try_recv().is_ok() {}
+            if asked.is_closed() {
+                return;
+            }
+            if !std::mem::replace(&mut was_told, true) {
+                tracing::info!(
+                    %error,
+                    node.name = self.name,
+                    node.address = self.address,
+                    "no direct link to this node: what is for it goes through the database"
+                );
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// One connection's life. `Ok`: nobody wants the link any more.
+async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>) -> io::Result<()> {
+    let pending = Pending::default();
+    // Both ends of it end with the first one that does: whoever still waits is told by the drop of `pending`.
+    tokio::select! {
+        ended = ask(&mut sender, asked, &pending) => ended,
+        ended = listen(receiver, &pending) => ended,
+    }
+}
+
+async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, pending: &Pending) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
+    let mut number = 0u64;
+    while asked.recv_many(&mut batch, FRAME_ITEMS_MAX).await > 0 {
+        while !batch.is_empty() {
+            let mut room = FRAME_BYTES_MAX;
+            let fits = batch.iter().take_while(|asked| {
+                let bytes = NUMBER_BYTES + asked.item.len();
+                let fits = bytes <= room;
+                room = room.saturating_sub(bytes);
+                fits
+            });
+            let count = fits.count().max(1);
+            let now = Instant::now();
+            let first = number;
+            let items: Vec<Vec<u8>> = {
+                let mut pending = pending.lock();
+                let taken = batch.drain(..count).map(|Asked { item, reply }| {
+                    pending.insert(number, (now, reply));
+                    number += 1;
+                    item
+                });
+                taken.collect()
+            };
+            let fill = |out: &mut Vec<u8>| {
+                for (number, item) in (first..).zip(&items) {
+                    out.extend_from_slice(&number.to_le_bytes());
+                    out.extend_from_slice(item);
+                }
+            };
+            // A peer that is stopped takes nothing in, once the buffers are full.
+            timeout(SILENCE_MAX, sender.send(fill)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn listen(mut receiver: Receiver, pending: &Pending) -> io::Result<()> {
+    loop {
+        match timeout(SILENCE_MAX, receiver.next()).await {
+            Ok(frame) => {
+                let mut reader = Reader::new(frame?.freeze());
+                while !reader.is_empty() {
+                    let Some((number, answer)) = reader.answer() else {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that cannot be read"));
+                    };
+                    // Who asked may have gone.
+                    if let Some((_, reply)) = pending.lock().remove(&number) {
+                        let _ = reply.send(answer);
+                    }
+                }
+            }
+            Err(_) => {
+                let now = Instant::now();
+                let is_silent = pending.lock().values().any(|(since, _)| now.duration_since(*since) >= SILENCE_MAX);
+                if is_silent {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Links between nodes of one database: a message whose deliveries are all another node's is accepted *by that node*, over a
+//! connection that stays open. Its batches grow, nothing has to be fetched, and nothing waits for the next look at the table.
+//!
+//! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
+//! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
+//!
+//! `session` is the sealed connection, `wire` what goes over it, `client` and `server` are its ends. Invariants: everything that
+//! waits here is bounded in number and bytes; a link that has been silent while it was asked is given up within [`SILENCE_MAX`];
+//! nothing of a peer is believed before it has shown that it holds the key.
+
+mod client;
+#[doc(hidden)]
+pub mod fuzzing;
+mod server;
+mod session;
+mod wire;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwire_core::{SHARDS, Shard};
+use bellwire_store::{Cluster, NewMessage};
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+
+pub use client::Forwarded;
+use client::Link;
+pub use server::serve;
+
+/// A peer that has questions of ours and says nothing for this long is given up; one that is at work says so several times in it.
+const SILENCE_MAX: Duration = Duration::from_millis(600);
+const SIGN_OF_LIFE: Duration = Duration::from_millis(150);
+/// Opening a connection, up to the proof that both sides hold the key.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+/// Messages under way to one peer. Beyond, this node accepts itself: what is too much for one node's lanes spreads.
+const IN_FLIGHT_MAX: usize = 512;
+/// One message as it is sent; a larger one goes through the database.
+const ITEM_BYTES_MAX: usize = 96 * 1024;
+
+/// What a node needs to be linked with others.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// Where this node listens; port 0: any.
+    pub listen: SocketAddr,
+    /// `host:port` by which others reach it, if that is not where it listens.
+    pub advertise: Option<String>,
+    pub key: LinkKey,
+}
+
+/// What all nodes of a database have in common, and nobody else.
+#[derive(Clone)]
+pub struct LinkKey([u8; 32]);
+
+impl LinkKey {
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+}
+
+impl fmt::Debug for LinkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkKey([redacted])")
+    }
+}
+
+/// The other nodes as the last heartbeat showed them.
+struct Peers {
+    /// Whom each shard belongs to; 0: nobody, or this node.
+    owners: [i64; SHARDS],
+    links: HashMap<i64, Arc<Link>>,
+}
+
+/// This node's side of all links.
+pub struct Links {
+    key: Option<LinkKey>,
+    /// What the table of nodes says of this one; empty: it cannot be reached.
+    address: String,
+    peers: RwLock<Peers>,
+}
+
+impl Links {
+    /// `None`: without links.
+    ///
+    /// # Errors
+    /// It cannot listen there.
+    pub async fn bind(config: Option<&LinkConfig>) -> std::io::Result<(Self, Option<TcpListener>)> {
+        let peers = RwLock::new(Peers { owners: [0; SHARDS], links: HashMap::new() });
+        let Some(config) = config else { return Ok((Self { key: None, address: String::new(), peers }, None)) };
+        let listener = TcpListener::bind(config.listen).await?;
+        let bound = listener.local_addr()?;
+        let address = match &config.advertise {
+            // A name or an address without a port goes with the port that was found.
+            Some(given) if given.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => given.clone(),
+            Some(given) => format!("{given}:{}", bound.port()),
+            None => bound.to_string(),
+        };
+        Ok((Self { key: Some(config.key.clone()), address, peers }, Some(listener)))
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn key(&self) -> Option<&LinkKey> {
+        self.key.as_ref()
+    }
+
+    /// Takes note of who is there and who owns what.
+    pub fn see(&self, own: i64, cluster: &Cluster) {
+        let Some(key) = &self.key else { return };
+        let mut owners = [0; SHARDS];
+        for (seen, owner) in owners.iter_mut().zip(&cluster.owners) {
+            *seen = owner.filter(|epoch| *epoch != own).unwrap_or(0);
+        }
+        let mut peers = self.peers.write();
+        peers.owners = owners;
+        // A link that is dropped ends, and whoever waits for it accepts by itself.
+        peers.links.retain(|epoch, _| cluster.nodes.iter().any(|node| node.epoch == *epoch));
+        for node in cluster.nodes.iter().filter(|node| node.epoch != own && !node.info.address.is_empty()) {
+            peers.links.entry(node.epoch).or_insert_with(|| Link::open(key.clone(), own, node));
+        }
+    }
+
+    /// Forgets everybody: this node's membership is over.
+    pub fn forget(&self) {
+        let mut peers = self.peers.write();
+        peers.owners = [0; SHARDS];
+        peers.links.clear();
+    }
+
+    /// The link to the one node that all deliveries of this message belong to, if it is another and can be reached.
+    fn link_for(&self, new: &NewMessage) -> Option<Arc<Link>> {
+        self.key.as_ref()?;
+        let first = new.endpoints.first()?;
+        let peers = self.peers.read();
+        let owner = peers.owners[Shard::of(*first).index()];
+        if owner == 0 || new.endpoints.iter().any(|endpoint| peers.owners[Shard::of(*endpoint).index()] != owner) {
+            return None;
+        }
+        peers.links.get(&owner).filter(|link| link.is_up()).cloned()
+    }
+
+    /// Has the owner of all deliveries accept the message.
+    pub async fn forward(&self, new: &NewMessage) -> Forwarded {
+        match self.link_for(new) {
+            Some(link) => link.forward(new).await,
+            None => Forwarded::NotSent,
+        }
+    }
+
+    /// Peers with whom there is a link now.
+    pub fn up(&self) -> usize {
+        self.peers.read().links.values().filter(|link| link.is_up()).count()
+    }
+}

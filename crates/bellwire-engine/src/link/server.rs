@@ -1,0 +1,139 @@
+//! The end of a link that answers: what another node was asked to accept is accepted here.
+
+use std::io;
+use std::pin::pin;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bellwire_store::NewMessage;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::session::{Receiver, Sender, accept};
+use super::wire::{self, Answer, Reader};
+use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX};
+use crate::Engine;
+
+/// Connections, those that have not shown the key included.
+const CONNECTIONS_MAX: usize = 256;
+/// After an error of the listener itself (too many open files).
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+/// A node that stops waits so long for what it was asked to be accepted.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// Answers put into one frame.
+const FRAME_ITEMS_MAX: usize = 1_024;
+
+/// Answers whoever connects, until the engine stops.
+pub async fn serve(engine: Arc<Engine>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let stop = engine.stop.notified();
+        if engine.is_stopping() {
+            return;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop => return,
+        };
+        let (socket, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "a link could not be taken");
+                tokio::time::sleep(AFTER_ERROR).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = answer(&engine, socket, address).await {
+                tracing::debug!(%error, peer.address = %address, "link ended");
+            }
+        });
+    }
+}
+
+async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) -> io::Result<()> {
+    let Some(key) = engine.links.key() else { return Ok(()) };
+    let opening = accept(socket, key, engine.shards.epoch());
+    let opened = timeout(OPEN_MAX, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let (sender, receiver, hello) = opened?;
+    tracing::debug!(node.epoch = hello.from, peer.address = %address, "another node is linked");
+    let (answers, answered) = mpsc::channel(IN_FLIGHT_MAX);
+    let open = AtomicUsize::new(0);
+    let mut telling = pin!(tell(engine, sender, answered, &open));
+    let stop = engine.stop.notified();
+    if !engine.is_stopping() {
+        tokio::select! {
+            ended = take(engine, receiver, answers, &open) => return ended,
+            ended = &mut telling => return ended,
+            () = stop => {}
+        }
+    }
+    // Nothing more is taken in; what is being accepted is still answered.
+    timeout(STOP_MAX, telling).await.unwrap_or(Ok(()))
+}
+
+/// Reads messages and has each accepted.
+async fn take(
+    engine: &Arc<Engine>,
+    mut receiver: Receiver,
+    answers: mpsc::Sender<(u64, Answer)>,
+    open: &AtomicUsize,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    loop {
+        let mut reader = Reader::new(receiver.next().await?.freeze());
+        while !reader.is_empty() {
+            let (Some(number), Some(new)) = (reader.request_number(), reader.message()) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"));
+            };
+            // What the other side may have under way has a place here: it waits only if it keeps to another bound.
+            let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+            open.fetch_add(1, Ordering::Relaxed);
+            let (engine, answers) = (engine.clone(), answers.clone());
+            tokio::spawn(async move {
+                let _place = place;
+                let answer = accept_here(&engine, new).await;
+                // The link may have ended: the other side then looks by itself.
+                let _ = answers.send((number, answer)).await;
+            });
+        }
+    }
+}
+
+/// `None`: not accepted, or not known to be. The other node tries by itself and learns why.
+async fn accept_here(engine: &Engine, new: NewMessage) -> Answer {
+    if engine.is_stopping() || !engine.shards.is_sure() {
+        return None;
+    }
+    engine.accept_forwarded(Arc::new(new)).await.ok()
+}
+
+/// Tells what became of them, and while something is under way, that this node is alive.
+async fn tell(
+    engine: &Engine,
+    mut sender: Sender,
+    mut answered: mpsc::Receiver<(u64, Answer)>,
+    open: &AtomicUsize,
+) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
+    while !engine.is_stopping() || open.load(Ordering::Relaxed) > 0 {
+        match timeout(SIGN_OF_LIFE, answered.recv_many(&mut batch, FRAME_ITEMS_MAX)).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                open.fetch_sub(count, Ordering::Relaxed);
+            }
+            Err(_) if open.load(Ordering::Relaxed) == 0 => continue,
+            // An empty frame.
+            Err(_) => {}
+        }
+        let fill = |out: &mut Vec<u8>| batch.drain(..).for_each(|(number, answer)| wire::put_answer(out, number, answer));
+        timeout(SILENCE_MAX, sender.send(fill)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    }
+    Ok(())
+}

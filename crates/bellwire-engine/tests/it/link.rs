@@ -1,0 +1,175 @@
+//! Two nodes with a direct link: what goes over it, and what holds when it does not answer.
+
+use std::time::Duration;
+
+use bellwire_core::{Application, Message, MessageId};
+use bellwire_engine::{EngineConfig, Published};
+use bellwire_store::Idempotency;
+use bellwire_testkit::{Receiver, TestApp};
+
+use crate::cluster::{PAYLOAD, by_message, config, endpoint_of, idle, pair_of};
+use crate::line::Line;
+use crate::wait_until;
+
+const WINDOW: Duration = Duration::from_secs(3_600);
+
+async fn metric(app: &TestApp, name: &str) -> u64 {
+    let text = app.engine.metrics_text().await;
+    let line = text.lines().find_map(|line| line.strip_prefix("bellwire_")?.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
+}
+
+async fn linked(app: &TestApp) {
+    wait_until(|| async { metric(app, "link_peers").await == 1 }).await;
+}
+
+/// Two nodes, the second of which the first one reaches by a line only.
+async fn pair_on_a_line() -> (TestApp, TestApp, Line) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let line = Line::to_address(port.to_string()).await;
+    let mut b = config("b");
+    let link = b.link.as_mut().unwrap();
+    (link.listen, link.advertise) = (port, Some(line.address().to_string()));
+    let (a, b, _) = pair_of(config("a"), b).await;
+    linked(&a).await;
+    (a, b, line)
+}
+
+fn key(of: u8, at: &TestApp) -> Idempotency {
+    Idempotency { key: [of; 16], request: [1; 16], expires_at: at.now().plus(WINDOW), window: WINDOW }
+}
+
+async fn publish(app: &TestApp, application: &Application, message: Message, key: Option<Idempotency>) -> MessageId {
+    let entry = app.engine.application_by_id(application.id).await.unwrap().unwrap();
+    match app.engine.publish(&entry, message, key).await.unwrap() {
+        Published::Fresh(message) => message.id,
+        Published::Replayed(id) => id,
+    }
+}
+
+#[tokio::test]
+async fn what_another_node_delivers_is_accepted_by_it_and_nothing_has_to_be_fetched() {
+    let (a, b, _line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    let mut published = vec![];
+    for n in 0..30 {
+        // Some by key, some that the link does not take for their size.
+        let mut message = a.message(&application, "a.b", PAYLOAD);
+        if n % 10 == 9 {
+            message.payload = Some(vec![b'x'; 200_000].into());
+        }
+        published.push(publish(&a, &application, message, (n % 2 == 0).then(|| key(n, &a))).await);
+    }
+    let again = publish(&a, &application, a.message(&application, "a.b", PAYLOAD), Some(key(4, &a))).await;
+    assert_eq!(again, published[4], "the same key makes the same message, over the link as without it");
+    receiver.wait_for(&path, published.len()).await;
+    idle(&[&a, &b]).await;
+    let counts = by_message(&receiver, &path);
+    assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)) && counts.len() == published.len(), "{counts:?}");
+    assert_eq!(metric(&a, "link_messages_forwarded_total").await, 28, "27 messages and a repeat");
+    assert_eq!(metric(&b, "shard_deliveries_handed_over_total").await, 3, "those that were too large");
+}
+
+#[tokio::test]
+async fn without_a_link_everything_goes_through_the_database() {
+    let unlinked = |name: &str| EngineConfig { link: None, ..config(name) };
+    let (a, b, _) = pair_of(unlinked("a"), unlinked("b")).await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    for _ in 0..10 {
+        a.publish(&application, "a.b", PAYLOAD).await;
+    }
+    receiver.wait_for(&path, 10).await;
+    idle(&[&a, &b]).await;
+    assert_eq!(receiver.received(&path).len(), 10);
+    assert_eq!(metric(&b, "shard_deliveries_handed_over_total").await, 10);
+    assert_eq!(metric(&a, "link_messages_forwarded_total").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_answer_is_lost_is_not_made_twice() {
+    let (a, b, line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    // The other node has seen the application.
+    a.publish(&application, "a.b", PAYLOAD).await;
+    receiver.wait_for(&path, 1).await;
+    line.mute();
+    let asked = (0..24u8).map(|n| {
+        let (engine, application) = (a.engine.clone(), application.clone());
+        let mut message = a.message(&application, "a.b", PAYLOAD);
+        message.event_id = (n % 3 == 0).then(|| format!("event-{n}"));
+        let key = (n % 2 == 0).then(|| key(n, &a));
+        tokio::spawn(async move {
+            let id = message.id;
+            let entry = engine.application_by_id(application.id).await.unwrap().unwrap();
+            match engine.publish(&entry, message, key).await.unwrap() {
+                Published::Fresh(message) => assert_eq!(message.id, id),
+                Published::Replayed(other) => panic!("{id} is taken for a repeat of {other}"),
+            }
+            id
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut published = vec![];
+    for asked in asked {
+        published.push(tokio::time::timeout(Duration::from_secs(5), asked).await.expect("accepted without the link").unwrap());
+    }
+    assert_eq!(metric(&a, "link_messages_unanswered_total").await, 24);
+    // What came meanwhile did not wait for a link that was silent.
+    published.push(a.publish(&application, "a.b", PAYLOAD).await);
+    line.mend();
+    receiver.wait_for(&path, 1 + published.len()).await;
+    linked(&a).await;
+    published.push(a.publish(&application, "a.b", PAYLOAD).await);
+    receiver.wait_for(&path, 1 + published.len()).await;
+    idle(&[&a, &b]).await;
+    let counts = by_message(&receiver, &path);
+    assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)), "{counts:?}");
+    assert_eq!(counts.len(), 1 + published.len());
+}
+
+#[tokio::test]
+async fn a_link_that_breaks_is_made_again_and_nobody_waits_for_it() {
+    let (a, b, line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    for n in 0..40 {
+        match n {
+            10 => line.cut(),
+            30 => {
+                line.mend();
+                linked(&a).await;
+            }
+            _ => {}
+        }
+        let publishing = a.publish(&application, "a.b", PAYLOAD);
+        tokio::time::timeout(Duration::from_secs(3), publishing).await.expect("published with or without the link");
+    }
+    receiver.wait_for(&path, 40).await;
+    idle(&[&a, &b]).await;
+    assert_eq!(receiver.received(&path).len(), 40);
+    assert!(metric(&a, "link_messages_forwarded_total").await >= 19);
+    assert!(metric(&b, "shard_deliveries_handed_over_total").await >= 10);
+}
+
+#[tokio::test]
+async fn nodes_with_another_key_are_not_linked_and_still_deliver_for_each_other() {
+    let mut other = config("b");
+    other.link.as_mut().unwrap().key = bellwire_engine::link::LinkKey::new([4; 32]);
+    let (a, b, _) = pair_of(config("a"), other).await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    for _ in 0..5 {
+        a.publish(&application, "a.b", PAYLOAD).await;
+    }
+    receiver.wait_for(&path, 5).await;
+    assert_eq!((metric(&a, "link_peers").await, metric(&b, "link_peers").await), (0, 0));
+    idle(&[&a, &b]).await;
+}
