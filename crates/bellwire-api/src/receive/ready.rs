@@ -37,6 +37,11 @@ const SVIX_NAMES: &[(&str, &str)] = &[
     ("stych", "stytch"),
 ];
 
+/// Names in a config of the Svix API for what is `secret` here, by kind.
+const SVIX_SECRETS: &[(&str, &str)] = &[("adobe-sign", "clientId")];
+/// The Svix API's name for `toleranceSeconds` (Tailscale).
+const SVIX_TOLERANCE: &str = "timestampGraceSeconds";
+
 /// The preset of a source's kind.
 pub fn preset_id(kind: &str) -> &str {
     SVIX_NAMES.iter().find(|(name, _)| *name == kind).map_or(kind, |(_, preset)| preset)
@@ -153,10 +158,13 @@ pub fn credentials_of(preset: Option<&Preset>, flow: Option<&Flow>, source: &Sou
         let (value, setting) = (value.expose(), to_snake(name));
         let is_setting = preset.is_some_and(|preset| preset.settings().contains_key(&setting))
             || flow.is_some_and(|flow| flow.settings().contains(&setting.as_str()));
-        let is_secret = name == "secret" || name.starts_with("secret.") || name == "publicKey";
+        let is_secret = name == "secret"
+            || name.starts_with("secret.")
+            || name == "publicKey"
+            || SVIX_SECRETS.contains(&(source.kind.as_str(), name.as_str()));
         credentials = match name.as_str() {
             "basicPassword" | "headerToken" => credentials,
-            "toleranceSeconds" => match value.parse() {
+            "toleranceSeconds" | SVIX_TOLERANCE => match value.parse() {
                 Ok(seconds) => credentials.tolerance_s(seconds),
                 Err(_) => credentials,
             },
@@ -179,7 +187,7 @@ pub fn credentials_of(preset: Option<&Preset>, flow: Option<&Flow>, source: &Sou
 pub fn is_shown(name: &str) -> bool {
     const SHOWN: &[&str] = &[
         "publicKey", "schedule", "payload", "contentType", "timezone", "eventType", "webhookId", "topicArn", "allow", "audience",
-        "email", "algorithm", "header", "merchant", "toleranceSeconds",
+        "email", "algorithm", "header", "merchant", "toleranceSeconds", SVIX_TOLERANCE,
     ];
     SHOWN.contains(&name)
 }
