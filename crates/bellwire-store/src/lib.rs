@@ -39,7 +39,7 @@ pub use idempotency::{Idempotency, IdempotencyRecord, Written};
 pub use maintenance::{MaintenanceStore, RetentionReport, StoreReport};
 pub use message::{Accepted, MessageFilter, MessageStore, NewMessage};
 pub use shard::{Changes, Cluster, HandedOver, Membership, Node, NodeInfo, ShardStore};
-pub use source::{Receipt, SourceStore};
+pub use source::{Receipt, SourceStore, StateChange};
 pub use task::{Task, TaskKind, TaskStatus, TaskStore};
 
 /// Everything a backend does. `Arc<dyn Store>` is what the engine and the API hold.

@@ -1,7 +1,7 @@
 //! Sources, and the log of what came to them without becoming a message. Tokens, secrets and handshake state are sealed at rest.
 
 use async_trait::async_trait;
-use bellwire_core::{Application, MessageId, OrgId, Page, PageQuery, ReceiptId, Source, SourceId, Timestamp};
+use bellwire_core::{Application, MessageId, OrgId, Page, PageQuery, ReceiptId, Secret, Source, SourceId, Timestamp};
 
 use crate::{Cipher, IdempotencyRecord, Result, StoreError, Written, stored};
 
@@ -25,6 +25,9 @@ pub struct Receipt {
     pub at: Timestamp,
 }
 
+/// Names of a source's state, and what they are to be.
+pub type StateChange = Vec<(String, Option<Secret>)>;
+
 #[async_trait]
 pub trait SourceStore {
     /// Creates the source, and its application if `application` is given. [`crate::StoreError::Conflict`] on a taken `uid`.
@@ -43,14 +46,10 @@ pub trait SourceStore {
     async fn sources_of_kind(&self, kind: &str) -> Result<Vec<Source>>;
     /// Replaces everything but id, app, creation time and state (a new token included). Conflict on a taken `uid`.
     async fn update_source(&self, source: Source) -> Result<Source>;
-    /// Stores one name of its state, in place of what it was; `None` deletes it.
-    async fn set_source_state(
-        &self,
-        id: SourceId,
-        name: &str,
-        value: Option<bellwire_core::Secret>,
-        now: Timestamp,
-    ) -> Result<()>;
+    /// Stores names of its state, each in place of what it was (`None` deletes it), all of them or none: if `unless` is among its
+    /// names already, nothing is changed and the answer is false. Of several who set a name that none may replace, one wins,
+    /// whatever node they are on.
+    async fn set_source_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Result<bool>;
     /// Deletes it, with its log, and its application if that was made for it alone. False if there was none.
     async fn delete_source(&self, org: OrgId, id: SourceId, now: Timestamp) -> Result<bool>;
     /// Adds to the log; of each source the newest [`bellwire_core::limits::SOURCE_LOG_ENTRIES_KEPT`] stay.
@@ -67,7 +66,21 @@ pub struct Sealed {
     pub state: Vec<u8>,
 }
 
-type Secrets = std::collections::BTreeMap<String, bellwire_core::Secret>;
+type Secrets = std::collections::BTreeMap<String, Secret>;
+
+/// Makes the change, unless it may not be made: false.
+pub fn change_state(state: &mut Secrets, values: StateChange, unless: Option<&str>) -> bool {
+    if unless.is_some_and(|name| state.contains_key(name)) {
+        return false;
+    }
+    for (name, value) in values {
+        match value {
+            Some(secret) => state.insert(name, secret),
+            None => state.remove(&name),
+        };
+    }
+    true
+}
 
 /// What a token is looked up by. Tokens are random and long: a plain hash gives nothing away.
 pub fn token_hash(token: &str) -> Vec<u8> {
@@ -89,7 +102,7 @@ pub fn seal_secrets(cipher: &Cipher, org: OrgId, id: SourceId, column: &str, sec
 pub fn open_secrets(cipher: &Cipher, org: OrgId, id: SourceId, column: &str, sealed: &[u8]) -> Result<Secrets> {
     let text = open_text(cipher, org, id, column, sealed)?;
     let plain: std::collections::BTreeMap<String, String> = stored::from_json(&text)?;
-    Ok(plain.into_iter().map(|(name, secret)| (name, bellwire_core::Secret::new(secret))).collect())
+    Ok(plain.into_iter().map(|(name, secret)| (name, Secret::new(secret))).collect())
 }
 
 fn open_text(cipher: &Cipher, org: OrgId, id: SourceId, column: &str, sealed: &[u8]) -> Result<String> {
@@ -109,7 +122,7 @@ pub fn seal(cipher: &Cipher, source: &Source) -> Result<Sealed> {
 
 /// A row as read: `source` with empty secrets, and what to fill them from.
 pub fn open(cipher: &Cipher, mut source: Source, sealed: &Sealed) -> Result<Source> {
-    source.token = bellwire_core::Secret::new(open_text(cipher, source.org, source.id, "token", &sealed.token)?);
+    source.token = Secret::new(open_text(cipher, source.org, source.id, "token", &sealed.token)?);
     source.config = open_secrets(cipher, source.org, source.id, "config", &sealed.config)?;
     source.state = open_secrets(cipher, source.org, source.id, "state", &sealed.state)?;
     Ok(source)

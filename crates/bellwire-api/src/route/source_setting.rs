@@ -215,9 +215,8 @@ pub const FORGET_HANDSHAKE: Operation = Operation {
 pub async fn forget_handshake(call: Call) -> Answer {
     let source = find(&call).await?;
     let _turn = call.api().key_locks().lock(source.id).await?;
-    for name in source.state.keys() {
-        call.store().set_source_state(source.id, name, None, call.now()).await?;
-    }
+    let forgotten = source.state.keys().map(|name| (name.clone(), None)).collect();
+    call.store().set_source_state(source.id, forgotten, None, call.now()).await?;
     call.api().receive().source_changed(source.token.expose());
     answer::no_content()
 }

@@ -13,6 +13,7 @@ use bellwire_core::{Clock, Direction, IdKind, Message, OrgId, PageQuery, Secret,
 use bellwire_engine::{Engine, EngineConfig, EngineDeps};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
 use bellwire_store::{Cipher, MessageFilter};
+use bellwire_verify::Preset;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -95,17 +96,22 @@ impl Harness {
         change(&mut config);
         let clock = Arc::new(TurnedClock::default());
         let engine = Engine::start(EngineDeps { store, clock: clock.clone(), config }).await.unwrap();
-        let api = ApiConfig {
-            jwt_secret: Some(Secret::new(JWT_SECRET)),
-            portal_secret: [3; 32],
-            public_url: "https://hooks.example.com".into(),
-            receive: ReceiveConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], presets: Vec::new() },
-        };
-        let api = Api::new(ApiState::new(engine.clone(), api));
+        let api = Api::new(ApiState::new(engine.clone(), api_config()));
         let org = OrgId::from_bytes([1; 20]);
         let mut harness = Self { api, engine, clock, org, key: String::new(), receiver: Receiver::start().await, _dir: dir };
         harness.key = harness.make_key(org, &["*"]).await;
         harness
+    }
+
+    /// Another node's API on the same store: what it remembers and locks is its own.
+    pub fn another_node(&self) -> Api {
+        Api::new(self.another_node_with(Vec::new()))
+    }
+
+    pub fn another_node_with(&self, presets: Vec<Preset>) -> ApiState {
+        let mut config = api_config();
+        config.receive.presets = presets;
+        ApiState::new(self.engine.clone(), config)
     }
 
     pub async fn make_key(&self, org: OrgId, scopes: &[&str]) -> String {
@@ -229,6 +235,15 @@ impl Harness {
             assert!(tokio::time::Instant::now() < deadline, "{path} never came to be as wanted: {answer}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+fn api_config() -> ApiConfig {
+    ApiConfig {
+        jwt_secret: Some(Secret::new(JWT_SECRET)),
+        portal_secret: [3; 32],
+        public_url: "https://hooks.example.com".into(),
+        receive: ReceiveConfig { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], presets: Vec::new() },
     }
 }
 

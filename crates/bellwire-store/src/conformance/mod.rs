@@ -110,6 +110,7 @@ cases! {
     source::source_uids_are_unique_in_their_organisation covers create_source update_source;
     source::updating_a_source_replaces_all_but_identity_and_state covers update_source set_source_state;
     source::state_of_a_source_is_not_lost_between_two_writers covers set_source_state;
+    source::of_many_who_set_a_state_that_none_may_replace_one_wins covers set_source_state find_source;
     source::deleting_a_source_takes_what_is_its_own covers delete_source add_receipts;
     source::creating_a_source_twice_under_one_key_makes_one covers create_source;
     source::source_lists_page covers list_sources;

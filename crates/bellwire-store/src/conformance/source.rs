@@ -10,7 +10,7 @@ use bellwire_core::{
 use bytes::Bytes;
 
 use super::world::{DAY, HOUR, World, fresh, is_replayed, newest_first, page, walk};
-use crate::{Accepted, Idempotency, MessageFilter, NewMessage, Receipt, Result, StoreError};
+use crate::{Accepted, Idempotency, MessageFilter, NewMessage, Receipt, Result, StateChange, StoreError};
 
 const MONTH: Duration = Duration::from_secs(limits::DUPLICATE_WINDOW_SECONDS_MAX);
 
@@ -83,8 +83,8 @@ pub async fn source_uids_are_unique_in_their_organisation(w: World) {
 pub async fn updating_a_source_replaces_all_but_identity_and_state(w: World) {
     let source = new_source(&w).await;
     w.pass(HOUR);
-    w.store.set_source_state(source.id, "later", Some(Secret::new("d")), w.now()).await.unwrap();
-    w.store.set_source_state(source.id, "handshake", None, w.now()).await.unwrap();
+    let later = vec![("later".to_owned(), Some(Secret::new("d"))), ("handshake".to_owned(), None)];
+    assert!(w.store.set_source_state(source.id, later, None, w.now()).await.unwrap());
     w.pass(HOUR);
     // As somebody has it who read it before the state changed.
     let changed = Source {
@@ -107,7 +107,7 @@ pub async fn updating_a_source_replaces_all_but_identity_and_state(w: World) {
     assert_eq!(w.store.find_source_by_token("another token").await.unwrap().map(|found| found.id), Some(source.id));
     let nobody = full(&w, &w.application("x"));
     assert!(matches!(w.store.update_source(nobody.clone()).await, Err(StoreError::NotFound("source"))));
-    let unknown = w.store.set_source_state(nobody.id, "a", None, w.now()).await;
+    let unknown = w.store.set_source_state(nobody.id, vec![("a".to_owned(), None)], None, w.now()).await;
     assert!(matches!(unknown, Err(StoreError::NotFound("source"))), "{unknown:?}");
 }
 
@@ -116,13 +116,39 @@ pub async fn state_of_a_source_is_not_lost_between_two_writers(w: World) {
     let names: Vec<String> = (0..8).map(|n| format!("name {n}")).collect();
     let writes = names.iter().map(|name| {
         let (store, name, now, id) = (w.store.clone(), name.clone(), w.now(), source.id);
-        tokio::spawn(async move { store.set_source_state(id, &name, Some(Secret::new("x")), now).await })
+        tokio::spawn(async move { store.set_source_state(id, vec![(name, Some(Secret::new("x")))], None, now).await })
     });
     for write in writes.collect::<Vec<_>>() {
         write.await.unwrap().unwrap();
     }
     let state = w.store.find_source(w.org, &source.id.to_string()).await.unwrap().unwrap().state;
     assert!(names.iter().all(|name| state.contains_key(name)), "{:?}", state.keys());
+}
+
+pub async fn of_many_who_set_a_state_that_none_may_replace_one_wins(w: World) {
+    let source = new_source(&w).await;
+    let change = |by: usize| -> StateChange {
+        // The second name shows that the whole change is the winner's.
+        ["secret", "by"].map(|name| (name.to_owned(), Some(Secret::new(by.to_string())))).into()
+    };
+    let writes = (0..8).map(|by| {
+        let (store, now, id) = (w.store.clone(), w.now(), source.id);
+        tokio::spawn(async move { store.set_source_state(id, change(by), Some("secret"), now).await })
+    });
+    let mut winners = Vec::new();
+    for (by, write) in writes.collect::<Vec<_>>().into_iter().enumerate() {
+        if write.await.unwrap().unwrap() {
+            winners.push(by.to_string());
+        }
+    }
+    let state = async || w.store.find_source(w.org, &source.id.to_string()).await.unwrap().unwrap().state;
+    let held = state().await;
+    assert_eq!(winners, [held["secret"].expose()], "one wins, and it is told so");
+    assert_eq!(held["by"].expose(), held["secret"].expose(), "a loser left something");
+    assert!(held.contains_key("handshake"), "what it does not name stays");
+    let absent = w.store.set_source_state(source.id, change(9), Some("nothing of that name"), w.now()).await;
+    assert!(absent.unwrap(), "another name does not hinder");
+    assert_eq!(state().await["secret"].expose(), "9");
 }
 
 pub async fn deleting_a_source_takes_what_is_its_own(w: World) {

@@ -12,7 +12,7 @@ use super::param::{Param, p};
 use super::row::{self, get};
 use super::{PostgresStore, application, idempotency};
 use crate::keyset::Keyset;
-use crate::source::{self, Receipt, Sealed, SourceStore};
+use crate::source::{self, Receipt, Sealed, SourceStore, StateChange};
 use crate::{Cipher, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "id, tail, org, app, is_app_own, uid, name, kind, settings, metadata, created_at, updated_at, token_hash, token, \
@@ -166,21 +166,21 @@ impl PostgresStore {
         Ok(keyset.page(rows.iter().map(|row| read(row, &self.cipher)).collect::<Outcome<_>>()?))
     }
 
-    async fn set_state(&self, id: SourceId, name: &str, value: Option<Secret>, now: Timestamp) -> Outcome<()> {
+    async fn set_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Outcome<bool> {
         let mut conn = self.db.get().await?;
         let tx = conn.begin().await?;
         let result = async {
+            // SQLite has one writer; here the row's lock makes those who come at once take turns.
             let condition = "id = $1 AND tail = $2 FOR UPDATE";
             let found = find(&tx, &self.cipher, condition, &[p(&id.key()), p(&row::tail(&id))]).await?;
             let Some(mut source) = found else { return Err(StoreError::NotFound("source").into()) };
-            match value {
-                Some(secret) => source.state.insert(name.to_owned(), secret),
-                None => source.state.remove(name),
-            };
+            if !source::change_state(&mut source.state, values, unless) {
+                return Ok(false);
+            }
             let state = source::seal_secrets(&self.cipher, source.org, id, "state", &source.state)?;
             let sql = "UPDATE source SET state = $2, updated_at = $3 WHERE id = $1";
             tx.execute(sql, &[p(&id.key()), p(&state), p(&now.as_millis())]).await?;
-            Ok(())
+            Ok(true)
         }
         .await;
         tx.end(result).await
@@ -284,8 +284,8 @@ impl SourceStore for PostgresStore {
         Ok(source)
     }
 
-    async fn set_source_state(&self, id: SourceId, name: &str, value: Option<Secret>, now: Timestamp) -> Result<()> {
-        Ok(self.set_state(id, name, value, now).await?)
+    async fn set_source_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Result<bool> {
+        Ok(self.set_state(id, values, unless, now).await?)
     }
 
     async fn delete_source(&self, org: OrgId, id: SourceId, now: Timestamp) -> Result<bool> {

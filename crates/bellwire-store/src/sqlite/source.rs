@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::fault::Outcome;
 use super::{SqliteStore, application, endpoint, idempotency, row};
 use crate::keyset::Keyset;
-use crate::source::{self, Receipt, Sealed, SourceStore};
+use crate::source::{self, Receipt, Sealed, SourceStore, StateChange};
 use crate::{Cipher, IdempotencyRecord, Result, StoreError, Written};
 
 const COLUMNS: &str = "id, tail, org, app, is_app_own, uid, name, kind, settings, metadata, created_at, updated_at, token_hash, token, \
@@ -206,23 +206,22 @@ impl SourceStore for SqliteStore {
         self.write(move |files| update(files.control.tx()?, &cipher, &source).map(|()| source)).await
     }
 
-    async fn set_source_state(&self, id: SourceId, name: &str, value: Option<Secret>, now: Timestamp) -> Result<()> {
-        let (cipher, name) = (self.cipher.clone(), name.to_owned());
+    async fn set_source_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Result<bool> {
+        let (cipher, unless) = (self.cipher.clone(), unless.map(str::to_owned));
         self.write(move |files| {
             let conn = files.control.tx()?;
             let found = find(conn, &cipher, "id = ?1 AND tail = ?2", &[&id.key(), &id.tail()])?;
             let Some(mut source) = found else { return Err(StoreError::NotFound("source").into()) };
-            match value {
-                Some(secret) => source.state.insert(name, secret),
-                None => source.state.remove(&name),
-            };
+            if !source::change_state(&mut source.state, values, unless.as_deref()) {
+                return Ok(false);
+            }
             let state = source::seal_secrets(&cipher, source.org, id, "state", &source.state)?;
             conn.prepare_cached("UPDATE source SET state = ?2, updated_at = ?3 WHERE id = ?1")?.execute(params![
                 id.key(),
                 state,
                 now.as_millis()
             ])?;
-            Ok(())
+            Ok(true)
         })
         .await
     }
