@@ -177,8 +177,15 @@ pub const DUPLICATE_WINDOW_SECONDS_MAX: u64 = 30 * 86_400;
 pub const SOURCE_LOG_ENTRIES_KEPT: i64 = 1_000;
 /// Body of a received request; a source may set less. GitHub sends up to 25 MB, everybody else stays below one.
 pub const RECEIVED_BODY_BYTES_MAX: usize = 26 * 1024 * 1024;
-/// Bodies being received, in memory together: ten of the largest, or a quarter of a million usual ones.
-pub const RECEIVED_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bodies being received, in memory together, with what is copied while one of them is put together: five of the largest, or nearly
+/// two hundred thousand usual ones. What the allocator rounds up and keeps comes on top: with it they stay below 256 MiB (measured).
+pub const RECEIVED_BODIES_BYTES_MAX: usize = 192 * 1024 * 1024;
+/// Of it for bodies that stay small, however many large ones come: as many as there are connections, at 3 KiB each.
+pub const RECEIVED_SMALL_BODIES_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// What is small: nearly every event of every provider.
+pub const RECEIVED_SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Large bodies of one source: half of what there is for them, so that the others are never without.
+pub const RECEIVED_BODIES_OF_SOURCE_BYTES_MAX: usize = 72 * 1024 * 1024;
 /// Body of a request that can only be a handshake: challenges are a few hundred bytes.
 pub const HANDSHAKE_BODY_BYTES_MAX: usize = 64 * 1024;
 /// Sources kept in memory, and for how long without another look: what a change on another node may take.

@@ -15,6 +15,7 @@ mod rate;
 mod ready;
 mod receipts;
 mod recognise;
+mod room;
 mod schema;
 mod sources;
 pub mod view;
@@ -32,7 +33,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 
 pub use address::{PeerAddress, client_address};
 pub use cron::{KIND as CRON, check as check_cron};
@@ -52,6 +52,7 @@ use rate::Buckets;
 use ready::Ready;
 use receipts::{Entry, Receipts};
 use recognise::{Latest, Recognised};
+use room::Room;
 use sources::Sources;
 
 /// Where the public URLs begin.
@@ -74,8 +75,8 @@ pub struct Receive {
     receipts: Receipts,
     certificates: Certificates,
     latest: Latest,
-    /// KiB of bodies in memory.
-    room: Arc<Semaphore>,
+    /// For the bodies in memory.
+    room: Room,
     trusted_proxies: Vec<IpNet>,
     presets: BTreeMap<String, Arc<Preset>>,
 }
@@ -90,7 +91,7 @@ impl Receive {
             receipts: Receipts::start(engine),
             certificates: Certificates::new(engine.config()),
             latest: Latest::new(),
-            room: Arc::new(Semaphore::new(limits::RECEIVED_BODIES_BYTES_MAX / 1024)),
+            room: Room::new(),
             trusted_proxies: config.trusted_proxies,
             presets,
         }

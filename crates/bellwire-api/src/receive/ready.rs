@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_core::{Source, limits};
-use bellwire_verify::handshake::{Answer, Flow};
+use bellwire_verify::handshake::Flow;
 use bellwire_verify::{Confidence, Credentials, Preset, Reason, Refusal};
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
+use super::room::Room;
 use super::schema::Schema;
 use super::{Prepared, Receive, default_answer, prepare, schema};
 
@@ -63,6 +65,8 @@ pub struct Ready {
     pub(super) answer: Prepared,
     /// Headers that are credentials of this source, in lower case.
     pub secret_headers: Vec<String>,
+    /// What of the room for large bodies this source may have.
+    pub share: Semaphore,
 }
 
 impl Ready {
@@ -76,7 +80,7 @@ impl Ready {
             None => Some(format!("there is no preset {:?} (any more)", source.kind)),
         };
         let settings = &source.settings;
-        let acknowledged = flow.map(|flow| flow.acknowledgement(&credentials)).filter(says_something);
+        let acknowledged = flow.map(|flow| flow.acknowledgement(&credentials));
         let custom = settings.answer.as_ref().and_then(|answer| {
             let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             prepare(answer.status, headers, &answer.body).ok()
@@ -96,6 +100,7 @@ impl Ready {
             schema: settings.schema.as_ref().map(schema::compile),
             answer: custom.or(own).unwrap_or_else(default_answer),
             secret_headers: secret_headers(preset.as_deref(), &source),
+            share: Room::share(),
             preset,
             flow,
             credentials,
@@ -114,11 +119,6 @@ impl Ready {
 /// The handshake that is set, or the preset's.
 pub fn flow_of(preset: Option<&Preset>, source: &Source) -> Option<&'static Flow> {
     source.settings.handshake.as_deref().or(preset.map(Preset::id)).and_then(Flow::named)
-}
-
-/// Anything but an empty 200, which ours says as well.
-fn says_something(answer: &Answer) -> bool {
-    answer.status != 200 || !answer.body.is_empty() || !answer.headers.is_empty()
 }
 
 fn networks_of(texts: &[String]) -> Vec<IpNet> {
