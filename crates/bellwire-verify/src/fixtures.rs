@@ -9,6 +9,7 @@
 //! assert_eq!(pushes.count(), 1);
 //! ```
 
+pub mod handshake;
 mod table;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,8 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::Receive;
+
 /// Fetches at once: each is a few kilobytes, and a source that is flooded must not flood its provider.
 const FETCHES_MAX: usize = 8;
 
@@ -18,6 +20,13 @@ const FETCHES_MAX: usize = 8;
 struct Kept {
     pem: Result<Arc<str>, Arc<str>>,
     until: Instant,
+}
+
+impl Receive {
+    /// Fetches with this client instead of one of its own. False, and it is not, if one was needed before.
+    pub fn fetch_with(&self, client: Client) -> bool {
+        self.certificates.client.set(client).is_ok()
+    }
 }
 
 pub struct Certificates {
@@ -42,7 +51,7 @@ impl Certificates {
         }
     }
 
-    /// Most servers never need one.
+    /// Most servers never need one. Made when it is.
     fn client(&self) -> &Client {
         self.client.get_or_init(|| {
             // The engine has refused to start with a proxy that cannot be read.

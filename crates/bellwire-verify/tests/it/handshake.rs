@@ -1,37 +1,25 @@
 //! Every registration flow of the published list, request and reply to the byte, and what an attacker would try with them.
 
+use bellwire_verify::fixtures::{self, handshake::Case};
 use bellwire_verify::handshake::{CHALLENGE_BYTES_MAX, Flow, Handshake, HandshakeReason, Keep, Knowledge, Signature};
 use bellwire_verify::{Credentials, Presets, Request};
-use serde_json::Value;
 
-/// How many flows the file holds, so that none is lost in silence when it is regenerated.
-const FLOWS: usize = 46;
 const HOST: &str = "https://hooks.example.test";
 
-fn cases() -> Vec<Value> {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("../data/handshakes.json")).unwrap();
-    assert_eq!(cases.len(), FLOWS);
-    cases
+fn cases() -> &'static [Case] {
+    assert_eq!(fixtures::handshake::all().len(), fixtures::handshake::COUNT);
+    fixtures::handshake::all()
+}
+
+fn case(id: &str) -> &'static Case {
+    cases().iter().find(|case| case.id == id).unwrap_or_else(|| panic!("no flow {id}"))
 }
 
 /// What the operator has set for the flow.
 fn credentials(id: &str) -> Credentials {
-    let none = Credentials::none();
-    match id {
-        "meta" => none.setting("verify_token", "meatyhamhock"),
-        "strava" => none.setting("verify_token", "STRAVA"),
-        "oura" => none.setting("verification_token", "T"),
-        "zoom" => none.and_secret("zoom_secret_token"),
-        "x-twitter" => none.and_secret("consumer_secret"),
-        "linkedin" => none.and_secret("client_secret"),
-        "smartcar" => none.and_secret("application_management_token"),
-        "ebay" => none.setting("verification_token", "verification_token_of_32_to_80_chars_x"),
-        "braintree" => none.and_secret("integration_private_key").setting("public_key", "integration_public_key"),
-        "vercel-drains" => none.setting("verify_header", "<token shown in dashboard>"),
-        "websub" => none.setting("topic", "https://pub.test/feed"),
-        "ifttt" => none.and_secret("key"),
-        _ => none,
-    }
+    let case = case(id);
+    let secret = case.secret().map_or(Credentials::none(), Credentials::secret);
+    case.settings().iter().fold(secret, |all, (name, value)| all.setting(*name, *value))
 }
 
 struct Sent {
@@ -42,14 +30,13 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(case: &Value) -> Self {
-        let request = &case["request"];
-        let headers = request["headers"].as_object().unwrap().iter();
+    fn of(case: &Case) -> Self {
+        let request = &case.request;
         Self {
-            method: request["method"].as_str().unwrap().to_owned(),
-            url: format!("{HOST}{}", request["path"].as_str().unwrap()),
-            headers: headers.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect(),
-            body: request["body"].as_str().unwrap_or_default().to_owned(),
+            method: request.method.clone(),
+            url: format!("{HOST}{}", request.path),
+            headers: request.headers.clone().into_iter().collect(),
+            body: request.body.clone().unwrap_or_default(),
         }
     }
 
@@ -80,11 +67,8 @@ impl Sent {
     }
 }
 
-fn signature_of(case: &Value) -> Signature {
-    match (case["id"].as_str().unwrap(), case["request_is_signed"].as_bool()) {
-        ("xero-bad", _) | (_, Some(false) | None) => Signature::NotValid,
-        (_, Some(true)) => Signature::Valid,
-    }
+fn signature_of(case: &Case) -> Signature {
+    if case.is_signed() { Signature::Valid } else { Signature::NotValid }
 }
 
 /// Broken: a provider refuses to register our URL, or goes on repeating what we took.
@@ -92,28 +76,28 @@ fn signature_of(case: &Value) -> Signature {
 fn every_published_flow_gets_exactly_the_reply_its_provider_waits_for() {
     let mut wrong = Vec::new();
     for case in cases() {
-        let id = case["id"].as_str().unwrap();
+        let id = case.id.as_str();
         let credentials = credentials(id);
         let flow = Flow::named(id).unwrap_or_else(|| panic!("no flow {id}"));
-        let answer = match Sent::of(&case).judge(id, &Knowledge::new(&credentials), signature_of(&case)) {
+        let answer = match Sent::of(case).judge(id, &Knowledge::new(&credentials), signature_of(case)) {
             Handshake::NotOne => flow.acknowledgement(&credentials),
             Handshake::Answer(answer) | Handshake::Confirm { then: answer, .. } => answer,
             Handshake::Refuse(refused) => {
-                let expected = &case["expected_response"];
-                if expected["status"] != refused.status || expected["body"] != "" {
+                let expected = &case.expected_response;
+                if expected.status != refused.status || !expected.body.is_empty() {
                     wrong.push(format!("{id}: {refused}"));
                 }
                 continue;
             }
         };
-        let expected = &case["expected_response"];
-        let mut is_right = expected["status"] == answer.status && expected["body"] == answer.body.as_str();
-        for (name, value) in expected["headers"].as_object().unwrap() {
-            is_right &= answer.headers.iter().any(|(key, given)| key.eq_ignore_ascii_case(name) && value == given.as_str());
+        let expected = &case.expected_response;
+        let mut is_right = expected.status == answer.status && expected.body == answer.body;
+        for (name, value) in &expected.headers {
+            is_right &= answer.headers.iter().any(|(key, given)| key.eq_ignore_ascii_case(name) && value == given);
         }
-        is_right &= flow.reply_within_s() == case["reply_within_seconds"].as_u64() || id.starts_with("discord");
+        is_right &= flow.reply_within_s() == case.reply_within_seconds || id.starts_with("discord");
         if !is_right {
-            wrong.push(format!("{id}: {answer:?}, expected {expected}"));
+            wrong.push(format!("{id}: {answer:?}, expected {expected:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -124,9 +108,9 @@ fn every_published_flow_gets_exactly_the_reply_its_provider_waits_for() {
 fn what_is_a_handshake_is_told_from_events() {
     let events = ["dropbox-sign", "adyen", "salesforce", "wechat-pay", "zendesk", "box"];
     for case in cases() {
-        let id = case["id"].as_str().unwrap();
+        let id = case.id.as_str();
         let credentials = credentials(id);
-        let outcome = Sent::of(&case).judge(id, &Knowledge::new(&credentials), signature_of(&case));
+        let outcome = Sent::of(case).judge(id, &Knowledge::new(&credentials), signature_of(case));
         assert_eq!(outcome == Handshake::NotOne, events.contains(&id), "{id}: {outcome:?}");
         let event = Sent::json(r#"{"type":"thing.happened","event":"thing.happened","data":{"id":1}}"#);
         for signature in [Signature::Valid, Signature::NotValid] {
@@ -141,11 +125,11 @@ fn signed_handshakes_do_nothing_without_a_valid_signature() {
     let unsigned_by_some = "woocommerce";
     let mut tried = 0;
     for case in cases() {
-        let id = case["id"].as_str().unwrap();
-        if case["request_is_signed"] != true || id == unsigned_by_some {
+        let id = case.id.as_str();
+        if case.request_is_signed != Some(true) || id == unsigned_by_some {
             continue;
         }
-        match Sent::of(&case).judge(id, &Knowledge::new(&credentials(id)), Signature::NotValid) {
+        match Sent::of(case).judge(id, &Knowledge::new(&credentials(id)), Signature::NotValid) {
             Handshake::Refuse(refused) => {
                 assert_eq!((refused.status, refused.reason), (401, HandshakeReason::SignatureNotValid), "{id}");
                 tried += 1;
@@ -329,7 +313,7 @@ fn only_confirmations_of_sns_are_fetched() {
 /// Broken: Zoom's rotation of a secret, a hub's lease, an origin's limits or the second way to register are lost.
 #[test]
 fn the_finer_points_of_the_flows_hold() {
-    let zoom = Sent::of(&cases().into_iter().find(|case| case["id"] == "zoom").unwrap());
+    let zoom = Sent::of(case("zoom"));
     let rotating = Credentials::secret("the_next_secret").and_secret("zoom_secret_token");
     match zoom.judge("zoom", &Knowledge::new(&rotating), Signature::Valid) {
         Handshake::Answer(answer) => {
@@ -337,7 +321,7 @@ fn the_finer_points_of_the_flows_hold() {
         }
         other => panic!("{other:?}"),
     }
-    let websub = Sent::of(&cases().into_iter().find(|case| case["id"] == "websub").unwrap());
+    let websub = Sent::of(case("websub"));
     match websub.judge("websub", &Knowledge::new(&credentials("websub")), Signature::NotValid) {
         Handshake::Answer(answer) => assert_eq!(answer.keep, Some(Keep::LeaseSeconds(864_000))),
         other => panic!("{other:?}"),
@@ -421,7 +405,7 @@ fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() 
     let odd = ["\r\nSet-Cookie: a=b", "<script>", "\u{0}", "é", "%00", "\"", "[[[[", "null", "&", "#", "?"];
     let mut tried = 0;
     for case in cases() {
-        let id = case["id"].as_str().unwrap();
+        let id = case.id.as_str();
         let credentials = credentials(id);
         let knowledge = Knowledge::new(&credentials);
         let flow = Flow::named(id).unwrap();
@@ -431,9 +415,9 @@ fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() 
                 tried += 1;
             }
         };
-        let whole = Sent::of(&case);
+        let whole = Sent::of(case);
         for at in (0..=whole.body.len()).filter(|at| whole.body.is_char_boundary(*at)) {
-            let mut sent = Sent::of(&case);
+            let mut sent = Sent::of(case);
             sent.body.truncate(at);
             check(&sent);
             sent.body.push_str(odd[at % odd.len()]);
@@ -441,7 +425,7 @@ fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() 
             check(&sent);
         }
         for at in 0..=whole.url.len() {
-            let mut sent = Sent::of(&case);
+            let mut sent = Sent::of(case);
             sent.url.truncate(at);
             check(&sent);
             sent.url.push_str(odd[at % odd.len()]);
@@ -450,7 +434,7 @@ fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() 
         }
         for header in 0..whole.headers.len() {
             for odd in odd {
-                let mut sent = Sent::of(&case);
+                let mut sent = Sent::of(case);
                 sent.headers[header].1.push_str(odd);
                 check(&sent);
                 let twice = sent.headers[header].clone();
@@ -459,7 +443,7 @@ fn torn_and_tampered_handshakes_neither_panic_nor_come_back_as_more_than_text() 
             }
         }
         for method in ["GET", "HEAD", "POST", "OPTIONS", "DELETE", "", "get"] {
-            check(&Sent { method: method.to_owned(), ..Sent::of(&case) });
+            check(&Sent { method: method.to_owned(), ..Sent::of(case) });
         }
     }
     assert!(tried > 10_000, "{tried}");

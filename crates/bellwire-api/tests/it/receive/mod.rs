@@ -2,6 +2,7 @@
 
 mod certificate;
 mod duplicate;
+mod flow;
 mod handshake;
 mod limit;
 mod provider;
