@@ -190,6 +190,9 @@ impl From<StoreError> for ApiError {
                 "this idempotency-key was used with another request within 24 hours; use a new key for a new request",
             ),
             StoreError::NotFound(what) => Self::new(Code::NotFound, format!("there is no such {what} here (any more)")),
+            StoreError::Outdated(what) => {
+                Self::new(Code::Busy, format!("the {what} was changed by somebody else meanwhile; nothing was stored; retry"))
+            }
             StoreError::Full => Self::new(Code::StorageFull, "the disk is full; nothing was stored; retry once there is space"),
             StoreError::Busy(what) => Self::new(Code::Busy, format!("the store is busy ({what}); nothing was stored; retry")),
             StoreError::Unavailable(_) => Self::new(Code::StorageAway, "the database is away; nothing was acknowledged; retry"),

@@ -25,6 +25,7 @@ mod route;
 pub mod router;
 pub mod server;
 mod state;
+mod tries;
 pub mod wire;
 
 pub use auth::{NewApiKey, Scope, ScopeSet, mint_app_jwt, mint_org_jwt, new_api_key};

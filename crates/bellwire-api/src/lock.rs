@@ -1,4 +1,5 @@
-//! Striped locks: control writes that read before they write take turns, so that no change is lost between two of them.
+//! Striped locks: control writes of this node that read before they write take turns, so that they seldom have to be made again. That
+//! none is lost, on whatever nodes they are made, is the store's doing (`tries.rs`).
 
 use std::hash::Hash;
 use std::hash::{BuildHasher, RandomState};

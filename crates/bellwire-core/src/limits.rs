@@ -139,6 +139,11 @@ pub const ARCHIVED_NAMES_CACHED: usize = 16_384;
 pub const CONTROL_LOCK_MS_MAX: u64 = 10_000;
 /// Locks for that; two applications seldom share one.
 pub const CONTROL_LOCKS: usize = 256;
+/// How often a change is decided and written again when another node was quicker. A round loses against each other node that changes
+/// the same object about as often as it wins: of eight nodes that do nothing else, one change in five thousand would be refused.
+pub const CHANGE_TRIES_MAX: u32 = 64;
+/// A pause before each is shorter than this; a round takes a few milliseconds itself.
+pub const CHANGE_PAUSE_MS: u64 = 8;
 /// Query string pairs read of one request; the rest is refused.
 pub const QUERY_PAIRS_MAX: usize = 1_100;
 /// What `Retry-After` says when the store is busy, and when the disk is full.

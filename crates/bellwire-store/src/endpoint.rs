@@ -5,6 +5,11 @@ use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, Pa
 
 use crate::{IdempotencyRecord, Result, Written};
 
+/// Whether an endpoint is still as it was read, but for its health, which is the engine's, and `updated_at`.
+pub(crate) fn is_still(read: &Endpoint, stored: &Endpoint) -> bool {
+    *stored == Endpoint { health: stored.health, updated_at: stored.updated_at, ..read.clone() }
+}
+
 #[async_trait]
 pub trait EndpointStore {
     /// [`crate::StoreError::Conflict`] on a `uid` taken in the application.
@@ -16,15 +21,12 @@ pub trait EndpointStore {
     async fn endpoints_of(&self, app: AppId) -> Result<Vec<Endpoint>>;
     /// The endpoint and its application, for delivery; `None` once either is deleted.
     async fn endpoint_for_delivery(&self, id: EndpointId) -> Result<Option<(Application, Endpoint)>>;
-    /// Replaces everything but id, app, creation time and health (and may be called with a rotated secret or new headers).
-    /// Enabling what was disabled begins its health anew. Returns the endpoint as it is stored now.
-    /// `disabled` is written as given: who has read the endpoint before calls [`Self::change_endpoint`] instead.
-    async fn update_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>>;
-    /// As [`Self::update_endpoint`], for an endpoint that was read with `was_disabled`: `disabled` is written only if it is to
-    /// change, so that what [`Self::set_endpoint_health`] has disabled since the read stays disabled.
+    /// Replaces everything but id, app, creation time and health, if it is still as it was `read` (health apart). Enabling what was
+    /// disabled begins its health anew. Returns the endpoint as it is stored now. [`crate::StoreError::Outdated`] if somebody has
+    /// changed it since the read, or [`Self::set_endpoint_health`] has disabled it: nothing is written. Conflict on a taken `uid`.
     async fn change_endpoint(
         &self,
-        was_disabled: bool,
+        read: &Endpoint,
         endpoint: Endpoint,
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<Endpoint>>;

@@ -1,6 +1,6 @@
 //! What can go wrong in a store, by whose fault it is.
 
-/// Errors of every store method. `Conflict`, `IdempotencyMismatch` and `NotFound` are the caller's; the rest are ours.
+/// Errors of every store method. `Conflict`, `IdempotencyMismatch`, `NotFound` and `Outdated` are the caller's; the rest are ours.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A uniqueness rule: `what` is taken (`uid`, `eventId`, `event type name`).
@@ -10,6 +10,9 @@ pub enum StoreError {
     IdempotencyMismatch,
     #[error("{0} not found")]
     NotFound(&'static str),
+    /// Somebody has changed it since the caller read it: nothing was written. Read it again, and decide again.
+    #[error("the {0} was changed by somebody else meanwhile")]
+    Outdated(&'static str),
     /// The disk is full: nothing was written; writing goes on by itself once there is space.
     #[error("the disk is full; nothing was written")]
     Full,

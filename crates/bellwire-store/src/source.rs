@@ -25,6 +25,11 @@ pub struct Receipt {
     pub at: Timestamp,
 }
 
+/// Whether a source is still as it was read, but for what handshakes leave, which is written apart, and `updated_at`.
+pub(crate) fn is_still(read: &Source, stored: &Source) -> bool {
+    *stored == Source { state: stored.state.clone(), updated_at: stored.updated_at, ..read.clone() }
+}
+
 /// Names of a source's state, and what they are to be.
 pub type StateChange = Vec<(String, Option<Secret>)>;
 
@@ -44,8 +49,9 @@ pub trait SourceStore {
     async fn list_sources(&self, org: OrgId, page: PageQuery<SourceId>) -> Result<Page<Source>>;
     /// Of all organisations, at most [`bellwire_core::limits::CRON_SOURCES_MAX`], by id.
     async fn sources_of_kind(&self, kind: &str) -> Result<Vec<Source>>;
-    /// Replaces everything but id, app, creation time and state (a new token included). Conflict on a taken `uid`.
-    async fn update_source(&self, source: Source) -> Result<Source>;
+    /// Replaces everything but id, app, creation time and state (a new token included), if it is still as it was `read` (state
+    /// apart). [`crate::StoreError::Outdated`] if somebody has changed it since: nothing is written. Conflict on a taken `uid`.
+    async fn change_source(&self, read: &Source, source: Source, idem: Option<IdempotencyRecord>) -> Result<Written<Source>>;
     /// Stores names of its state, each in place of what it was (`None` deletes it), all of them or none: if `unless` is among its
     /// names already, nothing is changed and the answer is false. Of several who set a name that none may replace, one wins,
     /// whatever node they are on.

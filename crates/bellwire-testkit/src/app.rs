@@ -166,7 +166,8 @@ impl TestApp {
     /// Replaces an endpoint.
     pub async fn update(&self, endpoint: Endpoint) {
         let (app, id) = (endpoint.app, endpoint.id);
-        self.store().update_endpoint(endpoint, None).await.expect("update");
+        let read = self.store().find_endpoint(app, &id.to_string()).await.expect("store").expect("endpoint");
+        self.store().change_endpoint(&read, endpoint, None).await.expect("update");
         self.engine.endpoint_changed(app, id);
     }
 

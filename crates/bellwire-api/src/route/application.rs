@@ -15,6 +15,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::idempotency::{self, Begun, Pending, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, list_of, of};
+use crate::tries::Tries;
 use crate::wire::application::{ApplicationIn, ApplicationOut, ApplicationPatch};
 use crate::wire::field::Patch;
 use crate::wire::text::Uid;
@@ -131,13 +132,12 @@ fn new_application(call: &Call, input: ApplicationIn, uid: Option<String>) -> Re
     })
 }
 
-/// Creates the application of a path part that is unknown so far, with that part as its uid.
+/// The application to create for a path part that is unknown so far, with that part as its uid.
 ///
 /// # Errors
 /// 404 if the part has the form of an id; 403 without the scope to create applications, whatever the route itself asks for;
-/// 422 if the body names another uid. [`StoreError::Conflict`] when another request
-/// was faster.
-pub(super) async fn create_at(call: &Call, part: &str, mut input: ApplicationIn, loc: &[&str]) -> Result<Application, ApiError> {
+/// 422 if the body names another uid.
+fn new_at(call: &Call, part: &str, mut input: ApplicationIn, loc: &[&str]) -> Result<Application, ApiError> {
     if part.parse::<AppId>().is_ok() {
         return Err(ApiError::not_found("application", part));
     }
@@ -148,7 +148,15 @@ pub(super) async fn create_at(call: &Call, part: &str, mut input: ApplicationIn,
         let text = format!("{:?} is not the uid in the path ({part:?}); they must be the same to create an application", uid.0);
         return Err(ApiError::invalid(loc, text, "value_error"));
     }
-    let app = new_application(call, input, Some(part.to_owned()))?;
+    new_application(call, input, Some(part.to_owned()))
+}
+
+/// Creates the application of a path part that is unknown so far, or finds the one that another request has created meanwhile.
+///
+/// # Errors
+/// As of [`new_at`]; those of the store.
+pub(super) async fn create_at(call: &Call, part: &str, input: ApplicationIn, loc: &[&str]) -> Result<Application, ApiError> {
+    let app = new_at(call, part, input, loc)?;
     match call.store().create_application(app.clone(), None).await {
         Ok(_) => {
             call.engine().application_changed(app.id);
@@ -181,13 +189,22 @@ pub async fn upsert(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let input: ApplicationIn = body::parse(&body)?;
     let (org, part) = (call.principal()?.org, call.param("app_id")?);
-    // Two requests may both find nothing: they take turns by the name itself.
-    let _name = call.api().key_locks().lock((org, part)).await?;
-    let Some(found) = call.store().find_application(org, part).await? else {
-        let app = create_at(&call, part, input, &["body", "uid"]).await?;
-        return answer::json(StatusCode::CREATED, &ApplicationOut::from(app));
+    let mut tries = Tries::new(&call);
+    let found = loop {
+        if let Some(found) = call.store().find_application(org, part).await? {
+            break found;
+        }
+        let app = new_at(&call, part, input.clone(), &["body", "uid"])?;
+        match call.store().create_application(app.clone(), None).await {
+            Ok(_) => {
+                call.engine().application_changed(app.id);
+                return answer::json(StatusCode::CREATED, &ApplicationOut::from(app));
+            }
+            Err(error) => tries.again_if_made(error, "application").await?,
+        }
     };
     change(&call, found.id, |app| {
+        let input = input.clone();
         match input.uid {
             Patch::Absent => {}
             uid => app.uid = uid_of(uid)?,
@@ -200,16 +217,24 @@ pub async fn upsert(call: Call) -> Answer {
     .await
 }
 
-/// Reads, changes and writes an application in its turn.
-async fn change(call: &Call, id: AppId, apply: impl FnOnce(&mut Application) -> Result<(), ApiError>) -> Answer {
+/// Reads, changes and writes an application in its turn, again if another node was quicker.
+async fn change(call: &Call, id: AppId, apply: impl Fn(&mut Application) -> Result<(), ApiError>) -> Answer {
     let _turn = call.turn(id).await?;
-    let found = call.store().get_application(id).await?;
-    let mut app = found.ok_or_else(|| ApiError::not_found("application", &id.to_string()))?;
-    apply(&mut app)?;
-    app.updated_at = call.now();
-    let app = call.store().update_application(app).await?;
-    call.engine().application_changed(id);
-    answer::json(StatusCode::OK, &ApplicationOut::from(app))
+    let mut tries = Tries::new(call);
+    loop {
+        let found = call.store().get_application(id).await?;
+        let read = found.ok_or_else(|| ApiError::not_found("application", &id.to_string()))?;
+        let mut app = read.clone();
+        apply(&mut app)?;
+        app.updated_at = call.now();
+        match call.store().change_application(&read, app).await {
+            Ok(app) => {
+                call.engine().application_changed(id);
+                return answer::json(StatusCode::OK, &ApplicationOut::from(app));
+            }
+            Err(error) => tries.again(error).await?,
+        }
+    }
 }
 
 pub const PATCH: Operation = Operation {
@@ -224,6 +249,7 @@ pub async fn patch(call: Call) -> Answer {
     let patch: ApplicationPatch = body::parse(&body)?;
     let id = call.application().await?.id;
     change(&call, id, |app| {
+        let patch = patch.clone();
         if let Some(name) = patch.name {
             app.name = name.into();
         }

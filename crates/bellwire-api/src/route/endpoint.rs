@@ -16,6 +16,7 @@ use crate::error::{ApiError, Code};
 use crate::event;
 use crate::idempotency::{self, Begun, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, list_of, of};
+use crate::tries::Tries;
 use crate::wire::endpoint::{EndpointIn, EndpointOut, EndpointPatch, EndpointUpsertIn};
 use crate::wire::field::Patch;
 use crate::wire::list::{Channels, EventTypes};
@@ -159,27 +160,40 @@ pub async fn upsert(call: Call) -> Answer {
     let app = call.application().await?;
     let part = call.param("endpoint_id")?;
     let _turn = call.turn(app.id).await?;
-    let Some(before) = call.store().find_endpoint(app.id, part).await? else {
-        return create_at(&call, &app, part, input).await;
-    };
-    check_url(&call, &input.url)?;
-    let mut endpoint = before.clone();
-    match input.uid {
-        Patch::Absent => {}
-        uid => endpoint.uid = uid_of(uid)?,
+    let mut tries = Tries::new(&call);
+    loop {
+        if call.store().find_endpoint(app.id, part).await?.is_some() {
+            break;
+        }
+        let endpoint = new_at(&call, &app, part, input.clone()).await?;
+        match call.store().create_endpoint(endpoint.clone(), None).await {
+            Ok(_) => return answer_created(&call, &app, &endpoint),
+            Err(error) => tries.again_if_made(error, "endpoint").await?,
+        }
     }
-    endpoint.url = input.url.into();
-    endpoint.description = input.description.into();
-    endpoint.throttle_rate = input.throttle_rate.map(NonZeroU16::get);
-    endpoint.disabled = input.disabled;
-    endpoint.event_types = input.event_types.map(EventTypes::into_texts);
-    endpoint.channels = channels_of(&call, input.channels);
-    endpoint.metadata = input.metadata.0;
-    write(&call, &app, &before, endpoint).await
+    check_url(&call, &input.url)?;
+    let channels = channels_of(&call, input.channels.clone());
+    let endpoint = change(&call, &app, |endpoint| {
+        let input = input.clone();
+        match input.uid {
+            Patch::Absent => {}
+            uid => endpoint.uid = uid_of(uid)?,
+        }
+        endpoint.url = input.url.into();
+        endpoint.description = input.description.into();
+        endpoint.throttle_rate = input.throttle_rate.map(NonZeroU16::get);
+        endpoint.disabled = input.disabled;
+        endpoint.event_types = input.event_types.map(EventTypes::into_texts);
+        endpoint.channels.clone_from(&channels);
+        endpoint.metadata = input.metadata.0;
+        Ok(())
+    })
+    .await?;
+    answer::json(StatusCode::OK, &EndpointOut::from(&endpoint))
 }
 
-/// The caller has the application's turn.
-async fn create_at(call: &Call, app: &Application, part: &str, input: EndpointUpsertIn) -> Answer {
+/// The endpoint to create for a path part that is unknown so far. The caller has the application's turn.
+async fn new_at(call: &Call, app: &Application, part: &str, input: EndpointUpsertIn) -> Result<Endpoint, ApiError> {
     if part.parse::<EndpointId>().is_ok() {
         return Err(ApiError::not_found("endpoint", part));
     }
@@ -189,28 +203,45 @@ async fn create_at(call: &Call, app: &Application, part: &str, input: EndpointUp
         let text = format!("{:?} is not the uid in the path ({part:?}); they must be the same to create an endpoint", uid.0);
         return Err(ApiError::field("uid", text));
     }
-    let mut endpoint = new_endpoint(call, app, input.into_new()).await?;
-    endpoint.uid = Some(part.to_owned());
-    call.store().create_endpoint(endpoint.clone(), None).await?;
-    call.engine().endpoint_changed(app.id, endpoint.id);
-    event::endpoint(call, "endpoint.created", app, &endpoint);
-    // The operational routes and those of sources know one success only.
-    let status = if call.is_operational() || call.is_of_source() { StatusCode::OK } else { StatusCode::CREATED };
-    answer::json(status, &EndpointOut::from(&endpoint))
+    let endpoint = new_endpoint(call, app, input.into_new()).await?;
+    Ok(Endpoint { uid: Some(part.to_owned()), ..endpoint })
 }
 
-/// Writes a changed endpoint and tells who must know. The caller has the application's turn.
-async fn write(call: &Call, app: &Application, before: &Endpoint, mut endpoint: Endpoint) -> Answer {
-    endpoint.updated_at = call.now();
-    let written = call.store().change_endpoint(before.disabled, endpoint.clone(), None).await?;
-    // As it is now: the engine may have disabled it since it was read.
-    let endpoint = match written {
-        Written::Fresh(stored) => stored,
-        Written::Replayed { .. } => endpoint,
-    };
+fn answer_created(call: &Call, app: &Application, endpoint: &Endpoint) -> Answer {
     call.engine().endpoint_changed(app.id, endpoint.id);
-    event::endpoint_updated(call, app, before, &endpoint);
-    answer::json(StatusCode::OK, &EndpointOut::from(&endpoint))
+    event::endpoint(call, "endpoint.created", app, endpoint);
+    // The operational routes and those of sources know one success only.
+    let status = if call.is_operational() || call.is_of_source() { StatusCode::OK } else { StatusCode::CREATED };
+    answer::json(status, &EndpointOut::from(endpoint))
+}
+
+/// Reads, changes and writes the endpoint of the path, again if another node was quicker, and tells who must know. The caller has the
+/// application's turn.
+pub(super) async fn change(
+    call: &Call,
+    app: &Application,
+    apply: impl Fn(&mut Endpoint) -> Result<(), ApiError>,
+) -> Result<Endpoint, ApiError> {
+    let mut tries = Tries::new(call);
+    loop {
+        let read = call.endpoint(app.id).await?;
+        let mut endpoint = read.clone();
+        apply(&mut endpoint)?;
+        endpoint.updated_at = call.now();
+        match call.store().change_endpoint(&read, endpoint.clone(), None).await {
+            Ok(written) => {
+                // As it is now: the engine may have noted its health since it was read.
+                let endpoint = match written {
+                    Written::Fresh(stored) => stored,
+                    Written::Replayed { .. } => endpoint,
+                };
+                call.engine().endpoint_changed(app.id, endpoint.id);
+                event::endpoint_updated(call, app, &read, &endpoint);
+                return Ok(endpoint);
+            }
+            Err(error) => tries.again(error).await?,
+        }
+    }
 }
 
 pub const PATCH: Operation = Operation {
@@ -224,31 +255,36 @@ pub async fn patch(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let patch: EndpointPatch = body::parse(&body)?;
     let app = call.application().await?;
+    if let Some(url) = &patch.url {
+        check_url(&call, url)?;
+    }
     let _turn = call.turn(app.id).await?;
-    let before = call.endpoint(app.id).await?;
-    let mut endpoint = before.clone();
-    if let Some(url) = patch.url {
-        check_url(&call, &url)?;
-        endpoint.url = url.into();
-    }
-    if let Some(description) = patch.description {
-        endpoint.description = description.into();
-    }
-    patch.throttle_rate.apply(&mut endpoint.throttle_rate, |rate| rate);
-    endpoint.throttle_rate = endpoint.throttle_rate.filter(|rate| *rate > 0);
-    match patch.uid {
-        Patch::Absent => {}
-        uid => endpoint.uid = uid_of(uid)?,
-    }
-    if let Some(disabled) = patch.disabled {
-        endpoint.disabled = disabled;
-    }
-    patch.event_types.apply(&mut endpoint.event_types, EventTypes::into_texts);
-    patch.channels.apply(&mut endpoint.channels, Channels::into_texts);
-    if let Some(metadata) = patch.metadata {
-        endpoint.metadata = metadata.0;
-    }
-    write(&call, &app, &before, endpoint).await
+    let endpoint = change(&call, &app, |endpoint| {
+        let patch = patch.clone();
+        if let Some(url) = patch.url {
+            endpoint.url = url.into();
+        }
+        if let Some(description) = patch.description {
+            endpoint.description = description.into();
+        }
+        patch.throttle_rate.apply(&mut endpoint.throttle_rate, |rate| rate);
+        endpoint.throttle_rate = endpoint.throttle_rate.filter(|rate| *rate > 0);
+        match patch.uid {
+            Patch::Absent => {}
+            uid => endpoint.uid = uid_of(uid)?,
+        }
+        if let Some(disabled) = patch.disabled {
+            endpoint.disabled = disabled;
+        }
+        patch.event_types.apply(&mut endpoint.event_types, EventTypes::into_texts);
+        patch.channels.apply(&mut endpoint.channels, Channels::into_texts);
+        if let Some(metadata) = patch.metadata {
+            endpoint.metadata = metadata.0;
+        }
+        Ok(())
+    })
+    .await?;
+    answer::json(StatusCode::OK, &EndpointOut::from(&endpoint))
 }
 
 pub const DELETE: Operation = Operation {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bellwire_core::{Endpoint, HeaderSet, Secret, header};
+use bellwire_core::{HeaderSet, Secret, header};
 use http::StatusCode;
 
 use super::BODY_MAX;
+use super::endpoint::change;
 use crate::answer::{self, Answer};
 use crate::body;
 use crate::call::Call;
 use crate::error::ApiError;
-use crate::event;
 use crate::openapi::operation::{OPERATION, Operation, of};
 use crate::wire::endpoint_part::{EndpointHeadersIn, EndpointHeadersOut, EndpointHeadersPatchIn};
 
@@ -47,11 +47,15 @@ pub const SET: Operation = Operation {
 pub async fn set(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let input: EndpointHeadersIn = body::parse(&body)?;
-    change(&call, |endpoint| {
-        endpoint.headers = input.headers.into_set();
+    let headers = input.headers.into_set();
+    let app = call.application().await?;
+    let _turn = call.turn(app.id).await?;
+    change(&call, &app, |endpoint| {
+        endpoint.headers.clone_from(&headers);
         Ok(())
     })
-    .await
+    .await?;
+    answer::no_content()
 }
 
 pub const PATCH: Operation = Operation {
@@ -64,27 +68,18 @@ pub const PATCH: Operation = Operation {
 pub async fn patch(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let input: EndpointHeadersPatchIn = body::parse(&body)?;
-    change(&call, |endpoint| {
+    let app = call.application().await?;
+    let _turn = call.turn(app.id).await?;
+    change(&call, &app, |endpoint| {
         let HeaderSet(kept) = &mut endpoint.headers;
         for name in input.delete_headers.iter().chain(input.headers.keys()) {
             kept.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
         }
-        let set = input.headers.into_iter().filter_map(|(name, value)| Some((name, Secret::new(value?))));
+        let set = input.headers.iter().filter_map(|(name, value)| Some((name.clone(), Secret::new(value.clone()?))));
         kept.extend(set);
         let checked = header::check_all(kept.iter().map(|(name, value)| (name.as_str(), value.expose())));
         checked.map_err(|error| ApiError::field("headers", error.to_string()))
     })
-    .await
-}
-
-async fn change(call: &Call, apply: impl FnOnce(&mut Endpoint) -> Result<(), ApiError>) -> Answer {
-    let app = call.application().await?;
-    let _turn = call.turn(app.id).await?;
-    let mut endpoint = call.endpoint(app.id).await?;
-    apply(&mut endpoint)?;
-    endpoint.updated_at = call.now();
-    call.store().change_endpoint(endpoint.disabled, endpoint.clone(), None).await?;
-    call.engine().endpoint_changed(app.id, endpoint.id);
-    event::endpoint(call, "endpoint.updated", &app, &endpoint);
+    .await?;
     answer::no_content()
 }

@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::event;
 use crate::idempotency::{self, Begun, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, of};
+use crate::tries::Tries;
 use crate::wire::endpoint_part::{EndpointSecretOut, EndpointSecretRotateIn};
 
 const BASE: Operation = Operation { tag: "Endpoint", ..OPERATION };
@@ -75,19 +76,27 @@ pub async fn rotate(call: Call) -> Answer {
         Begun::Replay(response) => return Ok(response),
         Begun::Go(pending) => pending,
     };
+    let key = key.unwrap_or_else(|| call.engine().new_signing_secret());
     let _turn = call.turn(app.id).await?;
-    let mut endpoint = call.endpoint(app.id).await?;
-    let (now, key) = (call.now(), key.unwrap_or_else(|| call.engine().new_signing_secret()));
-    endpoint.secret.rotate(key, now, now.plus(Duration::from_secs(grace)), limits::OLD_SECRETS_MAX);
-    endpoint.updated_at = now;
-    let (status, answer) = if reads_rotated_key(&call) {
-        (StatusCode::OK, answer::to_bytes(&shown(&endpoint)?)?)
-    } else {
-        (StatusCode::NO_CONTENT, Bytes::new())
-    };
-    let record = pending.record(status, &answer);
-    let written = call.store().change_endpoint(endpoint.disabled, endpoint.clone(), record).await?;
-    call.engine().endpoint_changed(app.id, endpoint.id);
-    event::endpoint(&call, "endpoint.updated", &app, &endpoint);
-    Ok(answer_of(written, status, answer))
+    let mut tries = Tries::new(&call);
+    loop {
+        let read = call.endpoint(app.id).await?;
+        let (mut endpoint, now) = (read.clone(), call.now());
+        endpoint.secret.rotate(key.clone(), now, now.plus(Duration::from_secs(grace)), limits::OLD_SECRETS_MAX);
+        endpoint.updated_at = now;
+        let (status, answer) = if reads_rotated_key(&call) {
+            (StatusCode::OK, answer::to_bytes(&shown(&endpoint)?)?)
+        } else {
+            (StatusCode::NO_CONTENT, Bytes::new())
+        };
+        let record = pending.record(status, &answer);
+        match call.store().change_endpoint(&read, endpoint.clone(), record).await {
+            Ok(written) => {
+                call.engine().endpoint_changed(app.id, endpoint.id);
+                event::endpoint(&call, "endpoint.updated", &app, &endpoint);
+                return Ok(answer_of(written, status, answer));
+            }
+            Err(error) => tries.again(error).await?,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::idempotency::{self, Begun, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, list_of, of};
+use crate::tries::Tries;
 use crate::wire::event_type::{EventTypeIn, EventTypeOut, EventTypePatch, EventTypeUpsertIn};
 use crate::wire::list::FeatureFlags;
 use crate::wire::text::EventTypeName;
@@ -97,12 +98,23 @@ macro_rules! turn {
     };
 }
 
-async fn write(call: &Call, event_type: EventType) -> Answer {
-    let (org, name) = (event_type.org, event_type.name.clone());
-    let (event_type, is_new) = call.store().put_event_type(event_type).await?;
-    call.api().event_type_changed(org, &name);
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    answer::json(status, &EventTypeOut::new(event_type, true))
+/// Reads, changes and writes the event type of the path in its turn, again if another node was quicker.
+async fn change(call: &Call, apply: impl Fn(&mut EventType)) -> Result<EventType, ApiError> {
+    let _turn = turn!(call);
+    let mut tries = Tries::new(call);
+    loop {
+        let read = find(call).await?;
+        let mut event_type = read.clone();
+        apply(&mut event_type);
+        event_type.updated_at = call.now();
+        match call.store().change_event_type(&read, event_type).await {
+            Ok(event_type) => {
+                call.api().event_type_changed(event_type.org, &event_type.name);
+                return Ok(event_type);
+            }
+            Err(error) => tries.again(error).await?,
+        }
+    }
 }
 
 pub const UPSERT: Operation = Operation {
@@ -134,7 +146,10 @@ pub async fn upsert(call: Call) -> Answer {
         created_at: now,
         updated_at: now,
     };
-    write(&call, event_type).await
+    let (event_type, is_new) = call.store().put_event_type(event_type).await?;
+    call.api().event_type_changed(event_type.org, &event_type.name);
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    answer::json(status, &EventTypeOut::new(event_type, true))
 }
 
 pub const PATCH: Operation = Operation {
@@ -147,18 +162,19 @@ pub const PATCH: Operation = Operation {
 pub async fn patch(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let patch: EventTypePatch = body::parse(&body)?;
-    let _turn = turn!(call);
-    let mut event_type = find(&call).await?;
-    if let Some(description) = patch.description {
-        event_type.description = description.into();
-    }
-    event_type.archived = patch.archived.unwrap_or(event_type.archived);
-    event_type.deprecated = patch.deprecated.unwrap_or(event_type.deprecated);
-    patch.schemas.apply(&mut event_type.schemas, |schemas| schemas.0);
-    patch.feature_flags.apply(&mut event_type.feature_flags, FeatureFlags::into_texts);
-    patch.group_name.apply(&mut event_type.group_name, String::from);
-    event_type.updated_at = call.now();
-    write(&call, event_type).await
+    let event_type = change(&call, |event_type| {
+        let patch = patch.clone();
+        if let Some(description) = patch.description {
+            event_type.description = description.into();
+        }
+        event_type.archived = patch.archived.unwrap_or(event_type.archived);
+        event_type.deprecated = patch.deprecated.unwrap_or(event_type.deprecated);
+        patch.schemas.apply(&mut event_type.schemas, |schemas| schemas.0);
+        patch.feature_flags.apply(&mut event_type.feature_flags, FeatureFlags::into_texts);
+        patch.group_name.apply(&mut event_type.group_name, String::from);
+    })
+    .await?;
+    answer::json(StatusCode::OK, &EventTypeOut::new(event_type, true))
 }
 
 pub const DELETE: Operation = Operation {
@@ -171,15 +187,13 @@ pub const DELETE: Operation = Operation {
 
 pub async fn delete(call: Call) -> Answer {
     let expunge = call.query()?.bool("expunge", false)?;
-    let _turn = turn!(call);
-    let mut event_type = find(&call).await?;
     if expunge {
+        let _turn = turn!(call);
+        let event_type = find(&call).await?;
         call.store().expunge_event_type(event_type.org, &event_type.name).await?;
         call.api().event_type_changed(event_type.org, &event_type.name);
     } else {
-        event_type.archived = true;
-        event_type.updated_at = call.now();
-        write(&call, event_type).await?;
+        change(&call, |event_type| event_type.archived = true).await?;
     }
     answer::no_content()
 }

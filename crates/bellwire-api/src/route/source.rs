@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::idempotency::{self, Begun, answer_of};
 use crate::openapi::operation::{OPERATION, Operation, Param, list_of, of};
 use crate::receive;
+use crate::tries::Tries;
 use crate::wire::field::Patch;
 use crate::wire::source::{IngestLogOut, IngestSourceIn, IngestSourceOut, IngestSourcePatch, RotateTokenOut};
 use crate::wire::text::Uid;
@@ -190,9 +191,8 @@ pub async fn upsert(call: Call) -> Answer {
     let mut input: IngestSourceIn = body::parse(&body)?;
     let (org, part) = (call.principal()?.org, call.param("source_id")?);
     let uid = std::mem::take(&mut input.uid);
-    // Two requests may both find nothing: they take turns by the name itself.
-    let _name = call.api().key_locks().lock((org, "source", part)).await?;
-    if call.store().find_source(org, part).await?.is_none() {
+    let mut tries = Tries::new(&call);
+    while call.store().find_source(org, part).await?.is_none() {
         if part.parse::<SourceId>().is_ok() {
             return Err(ApiError::not_found("source", part));
         }
@@ -202,16 +202,22 @@ pub async fn upsert(call: Call) -> Answer {
             let text = format!("{:?} is not the uid in the path ({part:?}); they must be the same to create a source", uid.0);
             return Err(ApiError::field("uid", text));
         }
-        let (source, application) = new_source(&call, input, Some(part.to_owned())).await?;
+        let (source, application) = new_source(&call, input.clone(), Some(part.to_owned())).await?;
         let bytes = answer::to_bytes(&shown(&call, &source))?;
-        let written = call.store().create_source(source, application, None).await?;
-        return Ok(answer_of(written, StatusCode::CREATED, bytes));
+        match call.store().create_source(source, application, None).await {
+            Ok(written) => return Ok(answer_of(written, StatusCode::CREATED, bytes)),
+            Err(error) => tries.again_if_made(error, "source").await?,
+        }
     }
     if input.app_id.is_some() {
         return Err(ApiError::field("appId", "a source stays with its application; create another one"));
     }
+    if let Some(settings) = &input.settings {
+        check_settings(settings, &["body", "settings"])?;
+    }
     change(&call, |source| {
-        match uid {
+        let input = input.clone();
+        match uid.clone() {
             Patch::Absent => {}
             uid => source.uid = uid_of(uid)?,
         }
@@ -223,7 +229,6 @@ pub async fn upsert(call: Call) -> Answer {
             config.apply(&mut source.config);
         }
         if let Some(settings) = input.settings {
-            check_settings(&settings, &["body", "settings"])?;
             source.settings = settings;
         }
         check(&call, source)
@@ -240,24 +245,36 @@ fn set_kind(source: &mut Source, kind: String) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Reads, changes and writes a source in its turn.
-pub(super) async fn change(call: &Call, apply: impl FnOnce(&mut Source) -> Result<(), ApiError>) -> Answer {
+/// Changes the source of the path and shows it.
+async fn change(call: &Call, apply: impl Fn(&mut Source) -> Result<(), ApiError>) -> Answer {
     let source = write(call, apply).await?;
     answer::json(StatusCode::OK, &shown(call, &source))
 }
 
-pub(super) async fn write(call: &Call, apply: impl FnOnce(&mut Source) -> Result<(), ApiError>) -> Result<Source, ApiError> {
-    let id = find(call).await?.id;
-    let _turn = call.api().key_locks().lock(id).await?;
-    let mut source = find(call).await?;
-    let token = source.token.clone();
-    apply(&mut source)?;
-    source.updated_at = call.now();
-    let source = call.store().update_source(source).await?;
-    for token in [&token, &source.token] {
+/// Reads, changes and writes the source of the path in its turn, again if another node was quicker.
+pub(super) async fn write(call: &Call, apply: impl Fn(&mut Source) -> Result<(), ApiError>) -> Result<Source, ApiError> {
+    let _turn = call.turn(find(call).await?.app).await?;
+    let mut tries = Tries::new(call);
+    loop {
+        let read = find(call).await?;
+        let mut source = read.clone();
+        apply(&mut source)?;
+        source.updated_at = call.now();
+        match call.store().change_source(&read, source.clone(), None).await {
+            Ok(_) => {
+                tell_changed(call, &read, &source);
+                return Ok(source);
+            }
+            Err(error) => tries.again(error).await?,
+        }
+    }
+}
+
+/// Requests under the old token and the new one see the source as it is now.
+fn tell_changed(call: &Call, read: &Source, source: &Source) {
+    for token in [&read.token, &source.token] {
         call.api().receive().source_changed(token.expose());
     }
-    Ok(source)
 }
 
 pub const PATCH: Operation = Operation {
@@ -271,6 +288,7 @@ pub async fn patch(call: Call) -> Answer {
     let body = call.body(BODY_MAX).await?;
     let patch: IngestSourcePatch = body::parse(&body)?;
     change(&call, |source| {
+        let patch = patch.clone();
         if let Some(name) = patch.name {
             source.name = name.into();
         }
@@ -325,15 +343,20 @@ pub async fn rotate_token(call: Call) -> Answer {
         Begun::Go(pending) => pending,
     };
     let token = new_token(&call);
-    let source = write(&call, |source| {
-        source.token = token;
-        Ok(())
-    })
-    .await?;
-    let bytes = answer::to_bytes(&RotateTokenOut { ingest_url: url_of(&call, &source) })?;
-    match pending.record(StatusCode::OK, &bytes) {
-        Some(record) => Ok(answer_of(call.store().store_idempotent(record).await?, StatusCode::OK, bytes)),
-        None => Ok(answer::from_bytes(StatusCode::OK, bytes)),
+    let _turn = call.turn(find(&call).await?.app).await?;
+    let mut tries = Tries::new(&call);
+    loop {
+        let read = find(&call).await?;
+        let source = Source { token: token.clone(), updated_at: call.now(), ..read.clone() };
+        let bytes = answer::to_bytes(&RotateTokenOut { ingest_url: url_of(&call, &source) })?;
+        let record = pending.record(StatusCode::OK, &bytes);
+        match call.store().change_source(&read, source.clone(), record).await {
+            Ok(written) => {
+                tell_changed(&call, &read, &source);
+                return Ok(answer_of(written, StatusCode::OK, bytes));
+            }
+            Err(error) => tries.again(error).await?,
+        }
     }
 }
 

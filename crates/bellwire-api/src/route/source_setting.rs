@@ -39,7 +39,7 @@ pub async fn set(call: Call) -> Answer {
     let settings: SourceSettings = body::parse(&body)?;
     check_settings(&settings, &["body"])?;
     let source = write(&call, |source| {
-        source.settings = settings;
+        source.settings.clone_from(&settings);
         Ok(())
     })
     .await?;
@@ -59,10 +59,10 @@ pub async fn patch(call: Call) -> Answer {
     let source = write(&call, |source| {
         let now = serde_json::to_value(&source.settings).map_err(|error| ApiError::internal(error.to_string()))?;
         let Value::Object(mut fields) = now else { return Err(ApiError::internal("settings are no object")) };
-        for (name, value) in patch {
+        for (name, value) in &patch {
             match value {
-                Value::Null => drop(fields.remove(&name)),
-                value => drop(fields.insert(name, value)),
+                Value::Null => drop(fields.remove(name)),
+                value => drop(fields.insert(name.clone(), value.clone())),
             }
         }
         let bytes = serde_json::to_vec(&fields).map_err(|error| ApiError::internal(error.to_string()))?;

@@ -10,7 +10,7 @@ use super::field::{MetadataIn, Patch, present};
 use super::text::{DateTime, Name, Uid};
 
 /// A new application, or the whole of a changed one.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationIn {
     pub name: Name,
@@ -27,7 +27,7 @@ pub struct ApplicationIn {
 }
 
 /// What of an application changes; absent stays as it is.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]

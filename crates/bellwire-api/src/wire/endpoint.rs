@@ -53,7 +53,7 @@ fn no_description() -> Description {
 }
 
 /// The whole of a changed endpoint; its signing key and headers have routes of their own.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointUpsertIn {
     pub url: EndpointUrl,
@@ -94,7 +94,7 @@ impl EndpointUpsertIn {
 }
 
 /// What of an endpoint changes; absent stays as it is.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]

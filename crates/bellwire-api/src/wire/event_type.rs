@@ -45,7 +45,7 @@ pub struct EventTypeUpsertIn {
 }
 
 /// What of an event type changes; absent stays as it is.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventTypePatch {
     #[serde(default, deserialize_with = "present")]

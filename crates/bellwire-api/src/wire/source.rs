@@ -119,7 +119,7 @@ impl PartialSchema for SourceKind {
 impl ToSchema for SourceKind {}
 
 /// A new source, or the whole of a changed one.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestSourceIn {
     pub name: Name,
@@ -146,7 +146,7 @@ pub struct IngestSourceIn {
 }
 
 /// What of a source changes; absent stays as it is.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngestSourcePatch {
     #[serde(default, deserialize_with = "present")]

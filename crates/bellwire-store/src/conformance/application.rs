@@ -1,9 +1,11 @@
 //! Applications.
 
+use std::sync::Arc;
+
 use bellwire_core::{Application, ApplicationKind, IdKind, OrgId};
 
-use super::world::{World, fresh, is_replayed, page, walk};
-use crate::{ApplicationFilter, StoreError, Written};
+use super::world::{CHANGES, HOUR, World, contend, fresh, is_replayed, page, walk};
+use crate::{ApplicationFilter, Store, StoreError, Written};
 
 fn is_uid_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>, uid: &str) {
     match result {
@@ -38,17 +40,51 @@ pub async fn uids_are_unique_among_living_applications(w: World) {
     is_uid_conflict(w.store.create_application(with_uid(&w, "one"), None).await, "one");
     let elsewhere = Application { org: OrgId::from_bytes([1; 20]), ..with_uid(&w, "one") };
     fresh(w.store.create_application(elsewhere, None).await.unwrap());
-    let mut second = fresh(w.store.create_application(with_uid(&w, "two"), None).await.unwrap());
-    second.uid = Some("one".to_owned());
-    is_uid_conflict(w.store.update_application(second.clone()).await, "one");
+    let read = fresh(w.store.create_application(with_uid(&w, "two"), None).await.unwrap());
+    let mut second = Application { uid: Some("one".to_owned()), ..read.clone() };
+    is_uid_conflict(w.store.change_application(&read, second.clone()).await, "one");
     assert!(w.store.delete_application(w.org, first.id, w.now()).await.unwrap());
     assert!(!w.store.delete_application(w.org, first.id, w.now()).await.unwrap(), "it is gone already");
     second.name = "renamed".to_owned();
-    assert_eq!(w.store.update_application(second.clone()).await.unwrap(), second, "the uid is free again");
+    assert_eq!(w.store.change_application(&read, second.clone()).await.unwrap(), second, "the uid is free again");
     assert_eq!(w.store.find_application(w.org, "one").await.unwrap(), Some(second.clone()));
     assert!(!w.store.delete_application(OrgId::from_bytes([1; 20]), second.id, w.now()).await.unwrap(), "not theirs");
     let unknown = w.application("never created");
-    assert!(matches!(w.store.update_application(unknown).await, Err(StoreError::NotFound("application"))));
+    assert!(matches!(w.store.change_application(&unknown, unknown.clone()).await, Err(StoreError::NotFound("application"))));
+}
+
+/// Else of two people who change an application at the same time, through two nodes, one has changed nothing.
+pub async fn a_change_of_an_application_overwrites_no_other(w: World) {
+    let read = w.new_application().await;
+    w.pass(HOUR);
+    let renamed = Application { name: "renamed".to_owned(), updated_at: w.now(), ..read.clone() };
+    assert_eq!(w.store.change_application(&read, renamed.clone()).await.unwrap(), renamed);
+    let slowed = |read: &Application| Application { throttle_rate: Some(5), ..read.clone() };
+    let version = w.store.application_version(read.id).await.unwrap();
+    let late = w.store.change_application(&read, slowed(&read)).await;
+    assert!(matches!(late, Err(StoreError::Outdated("application"))), "{late:?}");
+    assert_eq!(w.store.get_application(read.id).await.unwrap(), Some(renamed.clone()), "nothing is written");
+    assert_eq!(w.store.application_version(read.id).await.unwrap(), version, "nor told to other nodes");
+    w.store.change_application(&renamed, slowed(&renamed)).await.unwrap();
+    // Its time alone is no change.
+    let both = w.store.get_application(read.id).await.unwrap().unwrap();
+    assert_eq!((both.name.as_str(), both.throttle_rate), ("renamed", Some(5)));
+    w.store.change_application(&Application { updated_at: read.updated_at, ..both.clone() }, both.clone()).await.unwrap();
+    assert!(w.store.delete_application(w.org, read.id, w.now()).await.unwrap());
+    let gone = w.store.change_application(&both, both.clone()).await;
+    assert!(matches!(gone, Err(StoreError::NotFound("application"))), "{gone:?}");
+}
+
+pub async fn of_many_changes_of_an_application_at_once_none_is_lost(w: World) {
+    let app = w.new_application().await;
+    contend(&w, async |store: Arc<dyn Store>, number: usize| {
+        let read = store.get_application(app.id).await.unwrap().unwrap();
+        let mut changed = read.clone();
+        changed.metadata.insert(number.to_string(), String::new());
+        store.change_application(&read, changed).await.map(drop)
+    })
+    .await;
+    assert_eq!(w.store.get_application(app.id).await.unwrap().unwrap().metadata.len(), CHANGES);
 }
 
 pub async fn lists_page_in_both_directions(w: World) {

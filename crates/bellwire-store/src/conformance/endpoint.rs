@@ -1,9 +1,11 @@
 //! Endpoints.
 
+use std::sync::Arc;
+
 use bellwire_core::{Endpoint, EndpointHealth, EndpointId, HeaderSet, IdKind, Secret, Timestamp};
 
-use super::world::{HOUR, World, fresh, is_replayed, page, walk};
-use crate::StoreError;
+use super::world::{CHANGES, HOUR, World, contend, fresh, is_replayed, page, walk};
+use crate::{Store, StoreError};
 
 pub async fn endpoints_read_back_whole(w: World) {
     let app = w.new_application().await;
@@ -38,15 +40,15 @@ pub async fn uids_are_unique_in_their_application(w: World) {
     let taken = w.store.create_endpoint(with_uid(one), None).await;
     assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
     fresh(w.store.create_endpoint(with_uid(two), None).await.unwrap());
-    let mut second = w.new_endpoint(one).await;
-    second.uid = Some("hook".to_owned());
-    let taken = w.store.update_endpoint(second.clone(), None).await;
+    let read = w.new_endpoint(one).await;
+    let second = Endpoint { uid: Some("hook".to_owned()), ..read.clone() };
+    let taken = w.store.change_endpoint(&read, second.clone(), None).await;
     assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
     w.store.delete_endpoint(one, first.id, w.now()).await.unwrap();
-    fresh(w.store.update_endpoint(second, None).await.unwrap());
+    fresh(w.store.change_endpoint(&read, second, None).await.unwrap());
 }
 
-pub async fn updating_replaces_all_but_identity(w: World) {
+pub async fn changing_replaces_all_but_identity(w: World) {
     let app = w.new_application().await.id;
     let before = w.new_endpoint(app).await;
     w.pass(HOUR);
@@ -57,18 +59,19 @@ pub async fn updating_replaces_all_but_identity(w: World) {
     changed.secret.rotate(Secret::new("whsec_bmV3"), w.now(), w.now().plus(HOUR), 10);
     changed.updated_at = w.now();
     let sent = Endpoint { created_at: w.now(), ..changed.clone() };
-    fresh(w.store.update_endpoint(sent.clone(), Some(w.keyed(1, 1))).await.unwrap());
-    assert!(is_replayed(&w.store.update_endpoint(sent, Some(w.keyed(1, 1))).await.unwrap()));
+    fresh(w.store.change_endpoint(&before, sent.clone(), Some(w.keyed(1, 1))).await.unwrap());
+    assert!(is_replayed(&w.store.change_endpoint(&before, sent, Some(w.keyed(1, 1))).await.unwrap()));
     assert_eq!(w.store.find_endpoint(app, &before.id.to_string()).await.unwrap(), Some(changed));
-    let unknown = w.store.update_endpoint(w.endpoint(app), None).await;
+    let unknown = w.endpoint(app);
+    let unknown = w.store.change_endpoint(&unknown, unknown.clone(), None).await;
     assert!(matches!(unknown, Err(StoreError::NotFound("endpoint"))), "{unknown:?}");
 }
 
 pub async fn health_never_overwrites_a_change_made_meanwhile(w: World) {
     let app = w.new_application().await.id;
-    let mut endpoint = w.new_endpoint(app).await;
-    endpoint.url = "https://changed.example/".to_owned();
-    fresh(w.store.update_endpoint(endpoint.clone(), None).await.unwrap());
+    let read = w.new_endpoint(app).await;
+    let endpoint = Endpoint { url: "https://changed.example/".to_owned(), ..read.clone() };
+    fresh(w.store.change_endpoint(&read, endpoint.clone(), None).await.unwrap());
     let failing = EndpointHealth { failing_since: Some(w.now()) };
     assert!(!w.store.set_endpoint_health(endpoint.id, failing, false, w.now()).await.unwrap());
     let found = w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap().unwrap();
@@ -89,41 +92,89 @@ pub async fn a_change_never_overwrites_health(w: World) {
     let read = w.new_endpoint(app).await;
     let failing = EndpointHealth { failing_since: Some(w.now()) };
     assert!(!w.store.set_endpoint_health(read.id, failing, false, w.now()).await.unwrap());
-    let mut changed = Endpoint { url: "https://changed.example/".to_owned(), ..read.clone() };
-    let stored = fresh(w.store.update_endpoint(changed.clone(), None).await.unwrap());
+    let changed = Endpoint { url: "https://changed.example/".to_owned(), ..read.clone() };
+    let stored = fresh(w.store.change_endpoint(&read, changed.clone(), None).await.unwrap());
     assert_eq!(stored, Endpoint { health: failing, ..changed.clone() }, "health is not its business");
     assert!(w.store.set_endpoint_health(read.id, failing, true, w.now()).await.unwrap());
-    changed.description = "again".to_owned();
-    let stored = fresh(w.store.change_endpoint(read.disabled, changed.clone(), Some(w.keyed(1, 1))).await.unwrap());
-    let expected = Endpoint { disabled: true, health: failing, ..changed.clone() };
-    assert_eq!(stored, expected, "it was disabled after the read");
-    assert_eq!(w.store.find_endpoint(app, &read.id.to_string()).await.unwrap().as_ref(), Some(&expected));
-    assert!(is_replayed(&w.store.change_endpoint(false, changed, Some(w.keyed(1, 1))).await.unwrap()));
-    let unknown = w.store.change_endpoint(false, w.endpoint(app), None).await;
-    assert!(matches!(unknown, Err(StoreError::NotFound("endpoint"))), "{unknown:?}");
+    let again = Endpoint { description: "again".to_owned(), ..changed.clone() };
+    let late = w.store.change_endpoint(&changed, again.clone(), Some(w.keyed(1, 1))).await;
+    assert!(matches!(late, Err(StoreError::Outdated("endpoint"))), "it was disabled after the read: {late:?}");
+    let read = w.store.find_endpoint(app, &read.id.to_string()).await.unwrap().unwrap();
+    assert_eq!(read, Endpoint { disabled: true, health: failing, ..changed });
+    let again = Endpoint { disabled: true, ..again };
+    let stored = fresh(w.store.change_endpoint(&read, again.clone(), Some(w.keyed(1, 1))).await.unwrap());
+    assert_eq!(stored, Endpoint { health: failing, ..again.clone() }, "its key was not used up by what was refused");
+    assert!(is_replayed(&w.store.change_endpoint(&read, again, Some(w.keyed(1, 1))).await.unwrap()));
+}
+
+/// Else of two people who change an endpoint at the same time, through two nodes, one has changed nothing.
+pub async fn a_change_of_an_endpoint_overwrites_no_other(w: World) {
+    let app = w.new_application().await.id;
+    let read = w.new_endpoint(app).await;
+    w.pass(HOUR);
+    let header = |name: &str| HeaderSet(vec![(name.to_owned(), Secret::new("v"))]);
+    let rotated = |read: &Endpoint, key: &str| {
+        let mut endpoint = Endpoint { updated_at: w.now(), ..read.clone() };
+        endpoint.secret.rotate(Secret::new(key), w.now(), w.now().plus(HOUR), 10);
+        endpoint
+    };
+    // Every part of it counts, those that are sealed too.
+    let changes = [
+        Endpoint { uid: Some("u".to_owned()), ..read.clone() },
+        Endpoint { url: "https://changed.example/".to_owned(), ..read.clone() },
+        Endpoint { event_types: Some(vec![]), ..read.clone() },
+        Endpoint { channels: Some(vec!["c".to_owned()]), ..read.clone() },
+        Endpoint { throttle_rate: Some(1), ..read.clone() },
+        Endpoint { disabled: true, ..read.clone() },
+        Endpoint { metadata: [("k".to_owned(), "v".to_owned())].into(), ..read.clone() },
+        Endpoint { headers: header("x-a"), ..read.clone() },
+        rotated(&read, "whsec_b25l"),
+    ];
+    for change in changes {
+        let stored = fresh(w.store.change_endpoint(&read, change, None).await.unwrap());
+        let late = w.store.change_endpoint(&read, Endpoint { description: "late".to_owned(), ..read.clone() }, None).await;
+        assert!(matches!(late, Err(StoreError::Outdated("endpoint"))), "{late:?}");
+        assert_eq!(w.store.find_endpoint(app, &read.id.to_string()).await.unwrap().as_ref(), Some(&stored), "nothing is written");
+        fresh(w.store.change_endpoint(&stored, read.clone(), None).await.unwrap());
+    }
+    let gone = fresh(w.store.change_endpoint(&read, rotated(&read, "whsec_b25l"), None).await.unwrap());
+    assert!(w.store.delete_endpoint(app, read.id, w.now()).await.unwrap());
+    let late = w.store.change_endpoint(&gone, read, None).await;
+    assert!(matches!(late, Err(StoreError::NotFound("endpoint"))), "{late:?}");
+}
+
+pub async fn of_many_changes_of_an_endpoint_at_once_none_is_lost(w: World) {
+    let app = w.new_application().await.id;
+    let endpoint = w.new_endpoint(app).await;
+    contend(&w, async |store: Arc<dyn Store>, number: usize| {
+        let read = store.find_endpoint(app, &endpoint.id.to_string()).await?.unwrap();
+        let mut changed = read.clone();
+        changed.headers.0.push((format!("x-{number}"), Secret::new("v")));
+        changed.secret.rotate(Secret::new(format!("whsec_{number}")), w.now(), w.now().plus(HOUR), CHANGES);
+        store.change_endpoint(&read, changed, None).await.map(drop)
+    })
+    .await;
+    let stored = w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap().unwrap();
+    assert_eq!((stored.headers.0.len(), stored.secret.old.len()), (CHANGES, CHANGES));
 }
 
 /// Else an endpoint that its owner has enabled is disabled again at its first failure.
 pub async fn enabling_begins_its_health_anew(w: World) {
     let app = w.new_application().await.id;
     let endpoint = w.new_endpoint(app).await;
-    for with_change in [false, true] {
-        let old = EndpointHealth { failing_since: Some(w.now()) };
-        w.pass(HOUR);
-        assert!(w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap());
-        w.pass(HOUR);
-        // As it was read, but enabled.
-        let enabled = Endpoint { disabled: false, health: old, updated_at: w.now(), ..endpoint.clone() };
-        let stored = match with_change {
-            true => fresh(w.store.change_endpoint(true, enabled.clone(), None).await.unwrap()),
-            false => fresh(w.store.update_endpoint(enabled.clone(), None).await.unwrap()),
-        };
-        let expected = Endpoint { health: EndpointHealth::default(), ..enabled };
-        assert_eq!(stored, expected);
-        w.pass(HOUR);
-        assert!(!w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap(), "news from before it was enabled");
-        assert_eq!(w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap(), Some(expected));
-    }
+    let old = EndpointHealth { failing_since: Some(w.now()) };
+    w.pass(HOUR);
+    assert!(w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap());
+    w.pass(HOUR);
+    let read = Endpoint { disabled: true, ..endpoint.clone() };
+    // As it was read, but enabled.
+    let enabled = Endpoint { disabled: false, health: old, updated_at: w.now(), ..endpoint.clone() };
+    let stored = fresh(w.store.change_endpoint(&read, enabled.clone(), None).await.unwrap());
+    let expected = Endpoint { health: EndpointHealth::default(), ..enabled };
+    assert_eq!(stored, expected);
+    w.pass(HOUR);
+    assert!(!w.store.set_endpoint_health(endpoint.id, old, true, w.now()).await.unwrap(), "news from before it was enabled");
+    assert_eq!(w.store.find_endpoint(app, &endpoint.id.to_string()).await.unwrap(), Some(expected));
     let new = EndpointHealth { failing_since: Some(w.now()) };
     assert!(w.store.set_endpoint_health(endpoint.id, new, true, w.now()).await.unwrap(), "it can be disabled again");
 }

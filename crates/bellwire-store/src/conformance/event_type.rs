@@ -1,9 +1,11 @@
 //! Event types.
 
+use std::sync::Arc;
+
 use bellwire_core::{EventType, IdKind, OrgId};
 
-use super::world::{HOUR, World, fresh, is_replayed, page, walk};
-use crate::StoreError;
+use super::world::{CHANGES, HOUR, World, contend, fresh, is_replayed, page, walk};
+use crate::{Store, StoreError};
 
 fn event_type(w: &World, name: &str) -> EventType {
     EventType {
@@ -70,4 +72,34 @@ pub async fn putting_and_expunging(w: World) {
     assert!(w.store.expunge_event_type(w.org, "a").await.unwrap());
     assert!(!w.store.expunge_event_type(w.org, "a").await.unwrap());
     assert_eq!(w.store.get_event_type(w.org, "a").await.unwrap(), None);
+}
+
+/// Else of two people who change an event type at the same time, through two nodes, one has changed nothing, or one that was removed is
+/// back.
+pub async fn a_change_of_an_event_type_overwrites_no_other(w: World) {
+    let (read, _) = w.store.put_event_type(event_type(&w, "a")).await.unwrap();
+    w.pass(HOUR);
+    let archived = EventType { archived: true, created_at: w.now(), updated_at: w.now(), ..read.clone() };
+    let stored = w.store.change_event_type(&read, archived).await.unwrap();
+    assert_eq!(stored, EventType { archived: true, updated_at: w.now(), ..read.clone() });
+    let late = w.store.change_event_type(&read, EventType { description: "late".to_owned(), ..read.clone() }).await;
+    assert!(matches!(late, Err(StoreError::Outdated("event type"))), "{late:?}");
+    assert_eq!(w.store.get_event_type(w.org, "a").await.unwrap().as_ref(), Some(&stored), "nothing is written");
+    assert!(w.store.expunge_event_type(w.org, "a").await.unwrap());
+    let gone = w.store.change_event_type(&stored, read).await;
+    assert!(matches!(gone, Err(StoreError::NotFound("event type"))), "{gone:?}");
+    assert_eq!(w.store.get_event_type(w.org, "a").await.unwrap(), None);
+}
+
+pub async fn of_many_changes_of_an_event_type_at_once_none_is_lost(w: World) {
+    w.store.put_event_type(EventType { feature_flags: None, ..event_type(&w, "a") }).await.unwrap();
+    contend(&w, async |store: Arc<dyn Store>, number: usize| {
+        let read = store.get_event_type(w.org, "a").await?.unwrap();
+        let mut changed = read.clone();
+        changed.feature_flags.get_or_insert_default().push(format!("flag-{number}"));
+        store.change_event_type(&read, changed).await.map(drop)
+    })
+    .await;
+    let flags = w.store.get_event_type(w.org, "a").await.unwrap().unwrap().feature_flags.unwrap();
+    assert_eq!(flags.len(), CHANGES);
 }

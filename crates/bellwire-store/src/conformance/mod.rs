@@ -54,7 +54,9 @@ macro_rules! cases {
 
 cases! {
     application::applications_are_found_by_id_and_uid_in_their_organisation_only covers create_application find_application get_application;
-    application::uids_are_unique_among_living_applications covers create_application update_application delete_application;
+    application::uids_are_unique_among_living_applications covers create_application change_application delete_application;
+    application::a_change_of_an_application_overwrites_no_other covers change_application;
+    application::of_many_changes_of_an_application_at_once_none_is_lost covers change_application;
     application::lists_page_in_both_directions covers list_applications;
     application::lists_can_leave_out_applications_by_their_endpoints covers list_applications create_endpoint;
     application::the_operational_application_is_one_and_hidden covers operational_application list_applications find_application;
@@ -62,15 +64,19 @@ cases! {
     application::creating_twice_under_one_key_answers_the_same covers create_application find_idempotent;
     application::whoever_creates_at_the_same_instant_makes_one covers operational_application create_application;
     endpoint::endpoints_read_back_whole covers create_endpoint find_endpoint endpoint_for_delivery endpoints_of list_endpoints;
-    endpoint::uids_are_unique_in_their_application covers create_endpoint update_endpoint;
-    endpoint::updating_replaces_all_but_identity covers update_endpoint;
+    endpoint::uids_are_unique_in_their_application covers create_endpoint change_endpoint;
+    endpoint::changing_replaces_all_but_identity covers change_endpoint;
     endpoint::health_never_overwrites_a_change_made_meanwhile covers set_endpoint_health;
-    endpoint::a_change_never_overwrites_health covers update_endpoint change_endpoint set_endpoint_health;
-    endpoint::enabling_begins_its_health_anew covers update_endpoint change_endpoint set_endpoint_health;
+    endpoint::a_change_never_overwrites_health covers change_endpoint set_endpoint_health;
+    endpoint::enabling_begins_its_health_anew covers change_endpoint set_endpoint_health;
+    endpoint::a_change_of_an_endpoint_overwrites_no_other covers change_endpoint;
+    endpoint::of_many_changes_of_an_endpoint_at_once_none_is_lost covers change_endpoint;
     endpoint::deleted_endpoints_are_gone covers delete_endpoint list_endpoints endpoints_of;
     event_type::event_types_are_created_once_and_revived covers create_event_type get_event_type;
     event_type::lists_page_by_name covers list_event_types;
     event_type::putting_and_expunging covers put_event_type expunge_event_type;
+    event_type::a_change_of_an_event_type_overwrites_no_other covers change_event_type;
+    event_type::of_many_changes_of_an_event_type_at_once_none_is_lost covers change_event_type;
     message::messages_read_back_byte_for_byte covers accept find_message load_message;
     message::lists_filter_and_page covers list_messages;
     message::an_event_id_makes_one_message covers accept find_message;
@@ -107,8 +113,10 @@ cases! {
     shard::writes_are_named_to_other_nodes covers changes application_version;
     shard::messages_for_endpoints_chosen_too_early_are_not_accepted covers application_version accept;
     source::sources_read_back_whole covers create_source find_source find_source_by_token last_key;
-    source::source_uids_are_unique_in_their_organisation covers create_source update_source;
-    source::updating_a_source_replaces_all_but_identity_and_state covers update_source set_source_state;
+    source::source_uids_are_unique_in_their_organisation covers create_source change_source;
+    source::changing_a_source_replaces_all_but_identity_and_state covers change_source set_source_state;
+    source::a_change_of_a_source_overwrites_no_other covers change_source;
+    source::of_many_changes_of_a_source_at_once_none_is_lost covers change_source;
     source::state_of_a_source_is_not_lost_between_two_writers covers set_source_state;
     source::of_many_who_set_a_state_that_none_may_replace_one_wins covers set_source_state find_source;
     source::deleting_a_source_takes_what_is_its_own covers delete_source add_receipts;

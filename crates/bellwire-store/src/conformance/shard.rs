@@ -398,17 +398,16 @@ pub async fn writes_are_named_to_other_nodes(w: World) {
     };
     let endpoint = w.new_endpoint(app.id).await;
     hears("a new endpoint").await;
-    w.store.update_endpoint(Endpoint { description: "x".to_owned(), ..endpoint.clone() }, None).await.unwrap();
-    hears("an endpoint's update").await;
-    w.store.change_endpoint(false, Endpoint { description: "y".to_owned(), ..endpoint.clone() }, None).await.unwrap();
+    let changed = Endpoint { description: "x".to_owned(), ..endpoint.clone() };
+    w.store.change_endpoint(&endpoint, changed, None).await.unwrap();
     hears("an endpoint's change").await;
     let failing = EndpointHealth { failing_since: Some(w.now()) };
     assert!(w.store.set_endpoint_health(endpoint.id, failing, true, w.now()).await.unwrap());
     hears("an endpoint's disabling").await;
     assert!(w.store.delete_endpoint(app.id, endpoint.id, w.now()).await.unwrap());
     hears("an endpoint's deletion").await;
-    let renamed = w.store.update_application(Application { name: "renamed".to_owned(), ..app.clone() }).await.unwrap();
-    assert!(hears("an application's update").await.is_some());
+    let renamed = w.store.change_application(&app, Application { name: "renamed".to_owned(), ..app.clone() }).await.unwrap();
+    assert!(hears("an application's change").await.is_some());
     assert!(w.store.delete_application(w.org, renamed.id, w.now()).await.unwrap());
     assert_eq!(hears("an application's deletion").await, None);
     // What several write meanwhile is all named, whatever order it commits in.

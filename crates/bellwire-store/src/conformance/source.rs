@@ -9,8 +9,8 @@ use bellwire_core::{
 };
 use bytes::Bytes;
 
-use super::world::{DAY, HOUR, World, fresh, is_replayed, newest_first, page, walk};
-use crate::{Accepted, Idempotency, MessageFilter, NewMessage, Receipt, Result, StateChange, StoreError};
+use super::world::{CHANGES, DAY, HOUR, World, contend, fresh, is_replayed, newest_first, page, walk};
+use crate::{Accepted, Idempotency, MessageFilter, NewMessage, Receipt, Result, StateChange, Store, StoreError};
 
 const MONTH: Duration = Duration::from_secs(limits::DUPLICATE_WINDOW_SECONDS_MAX);
 
@@ -74,13 +74,13 @@ pub async fn source_uids_are_unique_in_their_organisation(w: World) {
     assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
     assert!(w.store.get_application(application.id).await.unwrap().is_none(), "a refused source leaves no application behind");
     let other = new_source(&w).await;
-    let taken = w.store.update_source(Source { uid: first.uid.clone(), ..other.clone() }).await;
+    let taken = w.store.change_source(&other, Source { uid: first.uid.clone(), ..other.clone() }, None).await;
     assert!(matches!(taken, Err(StoreError::Conflict { what: "uid", .. })), "{taken:?}");
-    w.store.update_source(Source { uid: None, ..first.clone() }).await.unwrap();
-    w.store.update_source(Source { uid: first.uid, ..other }).await.unwrap();
+    fresh(w.store.change_source(&first, Source { uid: None, ..first.clone() }, None).await.unwrap());
+    fresh(w.store.change_source(&other, Source { uid: first.uid, ..other.clone() }, None).await.unwrap());
 }
 
-pub async fn updating_a_source_replaces_all_but_identity_and_state(w: World) {
+pub async fn changing_a_source_replaces_all_but_identity_and_state(w: World) {
     let source = new_source(&w).await;
     w.pass(HOUR);
     let later = vec![("later".to_owned(), Some(Secret::new("d"))), ("handshake".to_owned(), None)];
@@ -98,7 +98,8 @@ pub async fn updating_a_source_replaces_all_but_identity_and_state(w: World) {
         updated_at: w.now(),
         ..source.clone()
     };
-    w.store.update_source(changed.clone()).await.unwrap();
+    fresh(w.store.change_source(&source, changed.clone(), Some(w.keyed(1, 1))).await.unwrap());
+    assert!(is_replayed(&w.store.change_source(&source, changed.clone(), Some(w.keyed(1, 1))).await.unwrap()));
     let expected = Source { state: [("later".to_owned(), Secret::new("d"))].into(), ..changed };
     let found = w.store.find_source(w.org, &source.id.to_string()).await.unwrap().unwrap();
     assert_eq!(found, expected);
@@ -106,9 +107,44 @@ pub async fn updating_a_source_replaces_all_but_identity_and_state(w: World) {
     assert_eq!(w.store.find_source_by_token(source.token.expose()).await.unwrap(), None, "the old token is dead");
     assert_eq!(w.store.find_source_by_token("another token").await.unwrap().map(|found| found.id), Some(source.id));
     let nobody = full(&w, &w.application("x"));
-    assert!(matches!(w.store.update_source(nobody.clone()).await, Err(StoreError::NotFound("source"))));
+    let unknown = w.store.change_source(&nobody, nobody.clone(), None).await;
+    assert!(matches!(unknown, Err(StoreError::NotFound("source"))), "{unknown:?}");
     let unknown = w.store.set_source_state(nobody.id, vec![("a".to_owned(), None)], None, w.now()).await;
     assert!(matches!(unknown, Err(StoreError::NotFound("source"))), "{unknown:?}");
+}
+
+/// Else of two people who change a source at the same time, through two nodes, one has changed nothing.
+pub async fn a_change_of_a_source_overwrites_no_other(w: World) {
+    let read = new_source(&w).await;
+    let changes = [
+        Source { uid: None, ..read.clone() },
+        Source { kind: "github".to_owned(), ..read.clone() },
+        Source { token: Secret::new("another token"), ..read.clone() },
+        Source { config: [("secret".to_owned(), Secret::new("new"))].into(), ..read.clone() },
+        Source { settings: SourceSettings::default(), ..read.clone() },
+        Source { metadata: Default::default(), ..read.clone() },
+    ];
+    for change in changes {
+        let stored = fresh(w.store.change_source(&read, change, None).await.unwrap());
+        let late = w.store.change_source(&read, Source { name: "late".to_owned(), ..read.clone() }, None).await;
+        assert!(matches!(late, Err(StoreError::Outdated("source"))), "{late:?}");
+        let found = w.store.find_source(w.org, &read.id.to_string()).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&stored), "nothing is written");
+        fresh(w.store.change_source(&stored, read.clone(), None).await.unwrap());
+    }
+}
+
+pub async fn of_many_changes_of_a_source_at_once_none_is_lost(w: World) {
+    let source = new_source(&w).await;
+    contend(&w, async |store: Arc<dyn Store>, number: usize| {
+        let read = store.find_source(w.org, &source.id.to_string()).await?.unwrap();
+        let mut changed = read.clone();
+        changed.config.insert(format!("name {number}"), Secret::new("v"));
+        store.change_source(&read, changed, None).await.map(drop)
+    })
+    .await;
+    let config = w.store.find_source(w.org, &source.id.to_string()).await.unwrap().unwrap().config;
+    assert_eq!(config.len(), source.config.len() + CHANGES);
 }
 
 pub async fn state_of_a_source_is_not_lost_between_two_writers(w: World) {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::Opener;
 use crate::{
     Accepted, AttemptRecord, CommitSink, DeliveryNext, DueDelivery, Idempotency, IdempotencyRecord, NewMessage, NodeInfo, Result,
-    Store, Written,
+    Store, StoreError, Written,
 };
 
 /// No case waits longer for anything.
@@ -310,6 +310,31 @@ impl World {
             }
         }
     }
+}
+
+/// Changes that [`contend`] makes to one thing.
+pub const CHANGES: usize = 16;
+
+/// Four at a time, two of them on another node where there can be one, read, change and write one thing, each change again until the
+/// store takes it. `change` is given the store to do it on, and the change's number.
+pub async fn contend<Fut: Future<Output = Result<()>>>(w: &World, change: impl Fn(Arc<dyn Store>, usize) -> Fut) {
+    let other = if w.store.is_shared() { w.another().await.store } else { w.store.clone() };
+    let change_in_turn = async |store: &Arc<dyn Store>, first: usize| {
+        for number in (first..CHANGES).step_by(4) {
+            while let Err(error) = change(store.clone(), number).await {
+                assert!(matches!(error, StoreError::Outdated(_)), "{error}");
+            }
+        }
+    };
+    let four = async {
+        tokio::join!(
+            change_in_turn(&w.store, 0),
+            change_in_turn(&other, 1),
+            change_in_turn(&w.store, 2),
+            change_in_turn(&other, 3)
+        )
+    };
+    assert!(tokio::time::timeout(DEADLINE, four).await.is_ok(), "not within the deadline");
 }
 
 pub fn fresh<T: std::fmt::Debug>(written: Written<T>) -> T {

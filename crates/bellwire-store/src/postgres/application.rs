@@ -8,6 +8,7 @@ use super::connection::Conn;
 use super::fault::{Fault, Outcome};
 use super::param::p;
 use super::{PostgresStore, endpoint, idempotency, row};
+use crate::application::is_still;
 use crate::keyset::Keyset;
 use crate::{ApplicationFilter, ApplicationStore, IdempotencyRecord, Result, StoreError, Written};
 
@@ -29,7 +30,12 @@ fn read(row: &Row) -> Outcome<Application> {
 
 /// A live application by id.
 pub async fn get(conn: &Conn, id: AppId) -> Outcome<Option<Application>> {
-    let sql = format!("SELECT {COLUMNS} FROM application WHERE id = $1 AND tail = $2 AND deleted_at IS NULL");
+    get_as(conn, id, "").await
+}
+
+/// `lock` goes after the condition.
+async fn get_as(conn: &Conn, id: AppId, lock: &str) -> Outcome<Option<Application>> {
+    let sql = format!("SELECT {COLUMNS} FROM application WHERE id = $1 AND tail = $2 AND deleted_at IS NULL {lock}");
     conn.query_opt(&sql, &[p(&id.key()), p(&row::tail(&id))]).await?.as_ref().map(read).transpose()
 }
 
@@ -102,6 +108,28 @@ pub async fn bury(conn: &Conn, org: OrgId, id: AppId, now: Timestamp) -> Outcome
         endpoint::bury(conn, "app = $1", id.key(), now).await?;
     }
     Ok(is_there)
+}
+
+/// Replaces what can be changed about one whose row is locked, and tells the other nodes.
+async fn replace(conn: &Conn, app: &Application) -> Outcome<()> {
+    let sql = "WITH changed AS (UPDATE application SET version = version + 1, name = $3, uid = $4, throttle_rate = $5, \
+             metadata = $6, updated_at = $7 WHERE id = $1 AND tail = $2 AND deleted_at IS NULL RETURNING id, tail) \
+         INSERT INTO change (app, tail, made_at) SELECT id, tail, $7 FROM changed";
+    conn.execute(
+        sql,
+        &[
+            p(&app.id.key()),
+            p(&row::tail(&app.id)),
+            p(&app.name),
+            p(&app.uid),
+            p(&row::rate_sql(app.throttle_rate)),
+            p(&row::to_json(&app.metadata)?),
+            p(&app.updated_at.as_millis()),
+        ],
+    )
+    .await
+    .map(|_| ())
+    .map_err(|fault| application_conflict(fault, app))
 }
 
 impl PostgresStore {
@@ -181,27 +209,20 @@ impl PostgresStore {
         Ok(keyset.page(rows.iter().map(read).collect::<Outcome<_>>()?))
     }
 
-    async fn update_application_inner(&self, app: Application) -> Outcome<Application> {
-        let sql = "WITH changed AS (UPDATE application SET version = version + 1, name = $3, uid = $4, throttle_rate = $5, \
-                 metadata = $6, updated_at = $7 WHERE id = $1 AND tail = $2 AND deleted_at IS NULL RETURNING id, tail) \
-             INSERT INTO change (app, tail, made_at) SELECT id, tail, $7 FROM changed";
-        let conn = self.db.get().await?;
-        let changed = conn
-            .execute(
-                sql,
-                &[
-                    p(&app.id.key()),
-                    p(&row::tail(&app.id)),
-                    p(&app.name),
-                    p(&app.uid),
-                    p(&row::rate_sql(app.throttle_rate)),
-                    p(&row::to_json(&app.metadata)?),
-                    p(&app.updated_at.as_millis()),
-                ],
-            )
-            .await
-            .map_err(|fault| application_conflict(fault, &app))?;
-        if changed == 0 { Err(StoreError::NotFound("application").into()) } else { Ok(app) }
+    async fn change_application_inner(&self, read: &Application, app: Application) -> Outcome<Application> {
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            // Differs from SQLite, whose writes come one after another anyway: the row is locked before it is compared.
+            let stored = get_as(&tx, read.id, "FOR NO KEY UPDATE").await?.ok_or(StoreError::NotFound("application"))?;
+            if !is_still(read, &stored) {
+                return Err(StoreError::Outdated("application").into());
+            }
+            replace(&tx, &app).await?;
+            Ok(app)
+        }
+        .await;
+        tx.end(result).await
     }
 
     async fn delete_application_inner(&self, org: OrgId, id: AppId, now: Timestamp) -> Outcome<bool> {
@@ -240,8 +261,8 @@ impl ApplicationStore for PostgresStore {
         Ok(self.list_applications_inner(org, filter, page).await?)
     }
 
-    async fn update_application(&self, app: Application) -> Result<Application> {
-        Ok(self.update_application_inner(app).await?)
+    async fn change_application(&self, read: &Application, app: Application) -> Result<Application> {
+        Ok(self.change_application_inner(read, app).await?)
     }
 
     async fn delete_application(&self, org: OrgId, id: AppId, now: Timestamp) -> Result<bool> {

@@ -3,13 +3,14 @@
 //! Every write locks the application's row first ([`application::touch`]), so that no two of them wait for each other.
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, IdKind, Page, PageQuery, Timestamp};
+use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, IdKind, OrgId, Page, PageQuery, Timestamp};
 use tokio_postgres::Row;
 
 use super::connection::Conn;
 use super::fault::Outcome;
 use super::param::p;
 use super::{PostgresStore, application, idempotency, row};
+use crate::endpoint::is_still;
 use crate::keyset::Keyset;
 use crate::sealed::{SealedEndpoint, seal_endpoint};
 use crate::{Cipher, EndpointStore, IdempotencyRecord, Result, StoreError, Written};
@@ -20,6 +21,15 @@ const COLUMNS: &str = "id, tail, uid, url, description, event_types, channels, t
 const INSERT: &str = "INSERT INTO endpoint (id, tail, app, uid, url, description, event_types, channels, throttle_rate, disabled, \
      metadata, headers, secret, failing_since, updated_at, created_at) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+/// Replaces a row, but for what [`EndpointStore::change_endpoint`] leaves. $14 and $16 are health and creation time, which stay;
+/// named, because every parameter has to be.
+const REPLACE: &str = "UPDATE endpoint SET disabled = $10, \
+     failing_since = CASE WHEN disabled AND NOT $10 THEN NULL ELSE failing_since END, \
+     enabled_at = CASE WHEN disabled AND NOT $10 THEN $15 ELSE enabled_at END, \
+     uid = $4, url = $5, description = $6, event_types = $7, channels = $8, throttle_rate = $9, metadata = $11, headers = $12, \
+     secret = $13, updated_at = $15 \
+     WHERE id = $1 AND tail = $2 AND app = $3 AND deleted_at IS NULL AND ($14 IS NULL OR TRUE) AND $16 IS NOT NULL";
 
 fn read(row: &Row) -> Outcome<SealedEndpoint> {
     Ok(SealedEndpoint {
@@ -52,9 +62,13 @@ pub async fn get(conn: &Conn, cipher: &Cipher, id: EndpointId) -> Outcome<Option
     Ok(Some((app, endpoint)))
 }
 
-/// Inserts or replaces its row. Conflict on the uid, `NotFound` if its application is gone.
-async fn put(conn: &Conn, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Outcome<u64> {
-    let org = application::touch(conn, endpoint.app, endpoint.updated_at).await?;
+/// As [`get`], of one that has to be there.
+async fn stored(conn: &Conn, cipher: &Cipher, id: EndpointId) -> Outcome<Endpoint> {
+    Ok(get(conn, cipher, id).await?.ok_or(StoreError::NotFound("endpoint"))?.1)
+}
+
+/// Inserts or replaces its row, sealed for the organisation that [`application::touch`] names. Conflict on the uid.
+async fn put(conn: &Conn, cipher: &Cipher, org: OrgId, endpoint: &Endpoint, sql: &str) -> Outcome<()> {
     let (headers, secret) = seal_endpoint(cipher, org, endpoint)?;
     let json = |list: &Option<Vec<String>>| list.as_ref().map(row::to_json).transpose();
     conn.execute(
@@ -79,6 +93,7 @@ async fn put(conn: &Conn, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Ou
         ],
     )
     .await
+    .map(|_| ())
     .map_err(|fault| application::uid_conflict(fault, "endpoint_by_uid", endpoint.uid.as_ref()))
 }
 
@@ -103,23 +118,6 @@ async fn list(conn: &Conn, cipher: &Cipher, app: AppId, keyset: &Keyset<i64>) ->
     rows.iter().map(|row| Ok(read(row)?.open(cipher, app.org, app.id)?)).collect()
 }
 
-/// Replaces a row, but for what [`EndpointStore::update_endpoint`] leaves. $14 and $16 are health and creation time, which stay;
-/// named, because every parameter has to be.
-fn replace_sql(switches: bool) -> String {
-    let switch = if switches {
-        "disabled = $10, failing_since = CASE WHEN disabled AND NOT $10 THEN NULL ELSE failing_since END, \
-         enabled_at = CASE WHEN disabled AND NOT $10 THEN $15 ELSE enabled_at END,"
-    } else {
-        ""
-    };
-    format!(
-        "UPDATE endpoint SET {switch} uid = $4, url = $5, description = $6, event_types = $7, channels = $8, throttle_rate = $9, \
-         metadata = $11, headers = $12, secret = $13, updated_at = $15 \
-         WHERE id = $1 AND tail = $2 AND app = $3 AND deleted_at IS NULL \
-         AND ($10 OR TRUE) AND ($14 IS NULL OR TRUE) AND $16 IS NOT NULL"
-    )
-}
-
 impl PostgresStore {
     async fn create_endpoint_inner(&self, endpoint: Endpoint, idem: Option<&IdempotencyRecord>) -> Outcome<Written<Endpoint>> {
         let mut conn = self.db.get().await?;
@@ -128,7 +126,8 @@ impl PostgresStore {
             if let Some(replayed) = idempotency::claim(&tx, &self.cipher, idem).await? {
                 return Ok(replayed);
             }
-            put(&tx, &self.cipher, &endpoint, INSERT).await?;
+            let org = application::touch(&tx, endpoint.app, endpoint.updated_at).await?;
+            put(&tx, &self.cipher, org, &endpoint, INSERT).await?;
             Ok(Written::Fresh(endpoint))
         }
         .await;
@@ -148,19 +147,26 @@ impl PostgresStore {
         found.map(|row| Ok(read(&row)?.open(&self.cipher, app.org, app.id)?)).transpose()
     }
 
-    /// `switches`: whether `disabled` is written too.
-    async fn replace(&self, endpoint: Endpoint, switches: bool, idem: Option<&IdempotencyRecord>) -> Outcome<Written<Endpoint>> {
+    async fn change_endpoint_inner(
+        &self,
+        read: &Endpoint,
+        endpoint: Endpoint,
+        idem: Option<&IdempotencyRecord>,
+    ) -> Outcome<Written<Endpoint>> {
         let mut conn = self.db.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             if let Some(replayed) = idempotency::claim(&tx, &self.cipher, idem).await? {
                 return Ok(replayed);
             }
-            if put(&tx, &self.cipher, &endpoint, &replace_sql(switches)).await? == 0 {
-                return Err(StoreError::NotFound("endpoint").into());
+            // Differs from SQLite, whose writes come one after another anyway: whoever writes to the endpoint waits for its
+            // application's row from here on, and what is compared is what others have committed until now.
+            let org = application::touch(&tx, read.app, endpoint.updated_at).await?;
+            if !is_still(read, &stored(&tx, &self.cipher, read.id).await?) {
+                return Err(StoreError::Outdated("endpoint").into());
             }
-            let stored = get(&tx, &self.cipher, endpoint.id).await?;
-            Ok(Written::Fresh(stored.ok_or(StoreError::NotFound("endpoint"))?.1))
+            put(&tx, &self.cipher, org, &endpoint, REPLACE).await?;
+            Ok(Written::Fresh(stored(&tx, &self.cipher, read.id).await?))
         }
         .await;
         tx.end(result).await
@@ -245,18 +251,13 @@ impl EndpointStore for PostgresStore {
         Ok(get(&conn, &self.cipher, id).await?)
     }
 
-    async fn update_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
-        Ok(self.replace(endpoint, true, idem.as_ref()).await?)
-    }
-
     async fn change_endpoint(
         &self,
-        was_disabled: bool,
+        read: &Endpoint,
         endpoint: Endpoint,
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<Endpoint>> {
-        let switches = endpoint.disabled != was_disabled;
-        Ok(self.replace(endpoint, switches, idem.as_ref()).await?)
+        Ok(self.change_endpoint_inner(read, endpoint, idem.as_ref()).await?)
     }
 
     async fn set_endpoint_health(&self, id: EndpointId, health: EndpointHealth, disable: bool, now: Timestamp) -> Result<bool> {

@@ -8,6 +8,7 @@ use super::connection::Conn;
 use super::fault::Outcome;
 use super::param::p;
 use super::{PostgresStore, idempotency, row};
+use crate::event_type::is_still;
 use crate::keyset::Keyset;
 use crate::{EventTypeStore, IdempotencyRecord, Result, StoreError, Written};
 
@@ -30,6 +31,12 @@ fn read(row: &Row) -> Outcome<EventType> {
         created_at: row::time(row, 8)?,
         updated_at: row::time(row, 9)?,
     })
+}
+
+/// `lock` goes after the condition.
+async fn get(conn: &Conn, org: OrgId, name: &str, lock: &str) -> Outcome<Option<EventType>> {
+    let sql = format!("SELECT {COLUMNS} FROM event_type WHERE org = $1 AND name = $2 {lock}");
+    conn.query_opt(&sql, &[p(&row::bytes(&org)), p(&name)]).await?.as_ref().map(read).transpose()
 }
 
 /// Inserts it, or does what `conflict` says with the one of this name. Creation time and whether it is new of what was written.
@@ -81,6 +88,23 @@ impl PostgresStore {
         tx.end(result).await
     }
 
+    async fn change_event_type_inner(&self, read: &EventType, mut event_type: EventType) -> Outcome<EventType> {
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            // Differs from SQLite, whose writes come one after another anyway: the row is locked before it is compared.
+            let stored = get(&tx, read.org, &read.name, "FOR NO KEY UPDATE").await?.ok_or(StoreError::NotFound("event type"))?;
+            if !is_still(read, &stored) {
+                return Err(StoreError::Outdated("event type").into());
+            }
+            event_type.created_at = stored.created_at;
+            put(&tx, &event_type, "").await?;
+            Ok(event_type)
+        }
+        .await;
+        tx.end(result).await
+    }
+
     async fn list_event_types_inner(
         &self,
         org: OrgId,
@@ -111,9 +135,7 @@ impl EventTypeStore for PostgresStore {
 
     async fn get_event_type(&self, org: OrgId, name: &str) -> Result<Option<EventType>> {
         let conn = self.db.get().await?;
-        let sql = format!("SELECT {COLUMNS} FROM event_type WHERE org = $1 AND name = $2");
-        let found = conn.query_opt(&sql, &[p(&row::bytes(&org)), p(&name)]).await?;
-        Ok(found.as_ref().map(read).transpose()?)
+        Ok(get(&conn, org, name, "").await?)
     }
 
     async fn list_event_types(&self, org: OrgId, include_archived: bool, page: PageQuery<String>) -> Result<Page<EventType>> {
@@ -126,6 +148,10 @@ impl EventTypeStore for PostgresStore {
         let written = written.ok_or_else(|| StoreError::Corrupt(format!("event type {} was not written", event_type.name)))?;
         event_type.created_at = row::time(&written, 0)?;
         Ok((event_type, row::get(&written, 1)?))
+    }
+
+    async fn change_event_type(&self, read: &EventType, event_type: EventType) -> Result<EventType> {
+        Ok(self.change_event_type_inner(read, event_type).await?)
     }
 
     async fn expunge_event_type(&self, org: OrgId, name: &str) -> Result<bool> {

@@ -77,7 +77,7 @@ async fn insert(conn: &Conn, cipher: &Cipher, source: &Source) -> Outcome<()> {
 
 async fn update(conn: &Conn, cipher: &Cipher, source: &Source) -> Outcome<()> {
     let sealed = source::seal(cipher, source)?;
-    let changed = conn
+    let updated = conn
         .execute(
             "UPDATE source SET uid = $3, name = $4, kind = $5, settings = $6, metadata = $7, updated_at = $8, token_hash = $9, \
              token = $10, config = $11 WHERE id = $1 AND tail = $2",
@@ -95,9 +95,8 @@ async fn update(conn: &Conn, cipher: &Cipher, source: &Source) -> Outcome<()> {
                 p(&sealed.config),
             ],
         )
-        .await
-        .map_err(|fault| application::uid_conflict(fault, "source_by_uid", source.uid.as_ref()))?;
-    if changed == 0 { Err(StoreError::NotFound("source").into()) } else { Ok(()) }
+        .await;
+    updated.map(|_| ()).map_err(|fault| application::uid_conflict(fault, "source_by_uid", source.uid.as_ref()))
 }
 
 fn read_receipt(row: &Row, source: SourceId) -> Outcome<Receipt> {
@@ -136,6 +135,31 @@ impl PostgresStore {
                 application::insert(&tx, application).await?;
             }
             insert(&tx, &self.cipher, &source).await?;
+            Ok(Written::Fresh(source))
+        }
+        .await;
+        tx.end(result).await
+    }
+
+    async fn change_source_inner(
+        &self,
+        read: &Source,
+        source: Source,
+        idem: Option<&IdempotencyRecord>,
+    ) -> Outcome<Written<Source>> {
+        let mut conn = self.db.get().await?;
+        let tx = conn.begin().await?;
+        let result = async {
+            if let Some(replayed) = idempotency::claim(&tx, &self.cipher, idem).await? {
+                return Ok(replayed);
+            }
+            // Differs from SQLite, whose writes come one after another anyway: the row is locked before it is compared.
+            let condition = "id = $1 AND tail = $2 FOR NO KEY UPDATE";
+            let stored = find(&tx, &self.cipher, condition, &[p(&read.id.key()), p(&row::tail(&read.id))]).await?;
+            if !source::is_still(read, &stored.ok_or(StoreError::NotFound("source"))?) {
+                return Err(StoreError::Outdated("source").into());
+            }
+            update(&tx, &self.cipher, &source).await?;
             Ok(Written::Fresh(source))
         }
         .await;
@@ -278,10 +302,8 @@ impl SourceStore for PostgresStore {
         Ok(rows.iter().map(|row| read(row, &self.cipher)).collect::<Outcome<_>>()?)
     }
 
-    async fn update_source(&self, source: Source) -> Result<Source> {
-        let conn = self.db.get().await?;
-        update(&conn, &self.cipher, &source).await?;
-        Ok(source)
+    async fn change_source(&self, read: &Source, source: Source, idem: Option<IdempotencyRecord>) -> Result<Written<Source>> {
+        Ok(self.change_source_inner(read, source, idem.as_ref()).await?)
     }
 
     async fn set_source_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Result<bool> {

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::{SqliteStore, endpoint, idempotency, row};
+use crate::application::is_still;
 use crate::keyset::Keyset;
 use crate::{ApplicationFilter, ApplicationStore, IdempotencyRecord, Result, StoreError, Written};
 
@@ -150,25 +151,29 @@ impl ApplicationStore for SqliteStore {
         .await
     }
 
-    async fn update_application(&self, app: Application) -> Result<Application> {
+    async fn change_application(&self, read: &Application, app: Application) -> Result<Application> {
+        let read = read.clone();
         self.write(move |files| {
             let conn = files.control.tx()?;
+            let stored = get(conn, read.id)?.ok_or(StoreError::NotFound("application"))?;
+            if !is_still(&read, &stored) {
+                return Err(StoreError::Outdated("application").into());
+            }
             check_uid(conn, &app)?;
-            let changed = conn
-                .prepare_cached(
-                    "UPDATE application SET name = ?3, uid = ?4, throttle_rate = ?5, metadata = ?6, updated_at = ?7 \
-                     WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL",
-                )?
-                .execute(params![
-                    app.id.key(),
-                    app.id.tail(),
-                    app.name,
-                    app.uid,
-                    app.throttle_rate,
-                    row::to_json(&app.metadata)?,
-                    app.updated_at.as_millis(),
-                ])?;
-            if changed == 0 { Err(StoreError::NotFound("application").into()) } else { Ok(app) }
+            conn.prepare_cached(
+                "UPDATE application SET name = ?3, uid = ?4, throttle_rate = ?5, metadata = ?6, updated_at = ?7 \
+                 WHERE id = ?1 AND tail = ?2 AND deleted_at IS NULL",
+            )?
+            .execute(params![
+                read.id.key(),
+                read.id.tail(),
+                app.name,
+                app.uid,
+                app.throttle_rate,
+                row::to_json(&app.metadata)?,
+                app.updated_at.as_millis(),
+            ])?;
+            Ok(app)
         })
         .await
     }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::{SqliteStore, application, idempotency, row};
+use crate::endpoint::is_still;
 use crate::keyset::Keyset;
 use crate::sealed::{SealedEndpoint, seal_endpoint};
 use crate::{Cipher, EndpointStore, IdempotencyRecord, Result, StoreError, Written};
@@ -45,6 +46,11 @@ pub fn get(conn: &Connection, cipher: &Cipher, id: EndpointId) -> Outcome<Option
     Ok(Some((app, endpoint)))
 }
 
+/// As [`get`], of one that has to be there.
+fn stored(conn: &Connection, cipher: &Cipher, id: EndpointId) -> Outcome<Endpoint> {
+    Ok(get(conn, cipher, id)?.ok_or(StoreError::NotFound("endpoint"))?.1)
+}
+
 fn of_key(conn: &Connection, app: i64) -> Outcome<Option<Application>> {
     let tail: Option<[u8; 12]> = conn
         .prepare_cached("SELECT tail FROM application WHERE id = ?1 AND deleted_at IS NULL")?
@@ -69,12 +75,12 @@ fn check_uid(conn: &Connection, endpoint: &Endpoint) -> Outcome<()> {
     if taken { Err(StoreError::Conflict { what: "uid", value: uid.clone() }.into()) } else { Ok(()) }
 }
 
-fn put(conn: &Connection, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Outcome<usize> {
+fn put(conn: &Connection, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Outcome<()> {
     let app = home(conn, endpoint.app)?;
     check_uid(conn, endpoint)?;
     let (headers, secret) = seal_endpoint(cipher, app.org, endpoint)?;
     let json = |list: &Option<Vec<String>>| list.as_ref().map(row::to_json).transpose();
-    Ok(conn.prepare_cached(sql)?.execute(params![
+    conn.prepare_cached(sql)?.execute(params![
         endpoint.id.key(),
         endpoint.id.tail(),
         endpoint.app.key(),
@@ -91,7 +97,8 @@ fn put(conn: &Connection, cipher: &Cipher, endpoint: &Endpoint, sql: &str) -> Ou
         endpoint.health.failing_since.map(Timestamp::as_millis),
         endpoint.updated_at.as_millis(),
         endpoint.created_at.as_millis(),
-    ])?)
+    ])?;
+    Ok(())
 }
 
 /// Makes tombstones of live endpoints: their secrets go, what old attempts show stays.
@@ -114,38 +121,13 @@ fn list(conn: &Connection, cipher: &Cipher, app: &Application, keyset: Option<&K
     rows.map(|sealed| Ok(sealed?.open(cipher, app.org, app.id)?)).collect()
 }
 
-/// Replaces a row, but for what [`EndpointStore::update_endpoint`] leaves. ?16 is the creation time, which stays.
-fn replace_sql(switches: bool) -> String {
-    let switch = if switches {
-        "disabled = ?10, failing_since = CASE WHEN disabled > ?10 THEN NULL ELSE failing_since END, \
-         enabled_at = CASE WHEN disabled > ?10 THEN ?15 ELSE enabled_at END,"
-    } else {
-        ""
-    };
-    format!(
-        "UPDATE endpoint SET {switch} uid = ?4, url = ?5, description = ?6, event_types = ?7, channels = ?8, throttle_rate = ?9, \
-         metadata = ?11, headers = ?12, secret = ?13, updated_at = ?15 \
-         WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL AND ?16 IS NOT NULL"
-    )
-}
-
-impl SqliteStore {
-    /// `switches`: whether `disabled` is written too.
-    async fn replace(&self, endpoint: Endpoint, switches: bool, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
-        let cipher = self.cipher.clone();
-        self.write(move |files| {
-            let conn = files.control.tx()?;
-            idempotency::once(conn, &cipher, idem.as_ref(), || {
-                if put(conn, &cipher, &endpoint, &replace_sql(switches))? == 0 {
-                    return Err(StoreError::NotFound("endpoint").into());
-                }
-                let stored = get(conn, &cipher, endpoint.id)?;
-                Ok(stored.ok_or(StoreError::NotFound("endpoint"))?.1)
-            })
-        })
-        .await
-    }
-}
+/// Replaces a row, but for what [`EndpointStore::change_endpoint`] leaves. ?16 is the creation time, which stays.
+const REPLACE: &str = "UPDATE endpoint SET disabled = ?10, \
+     failing_since = CASE WHEN disabled > ?10 THEN NULL ELSE failing_since END, \
+     enabled_at = CASE WHEN disabled > ?10 THEN ?15 ELSE enabled_at END, \
+     uid = ?4, url = ?5, description = ?6, event_types = ?7, channels = ?8, throttle_rate = ?9, metadata = ?11, headers = ?12, \
+     secret = ?13, updated_at = ?15 \
+     WHERE id = ?1 AND tail = ?2 AND app = ?3 AND deleted_at IS NULL AND ?16 IS NOT NULL";
 
 #[async_trait]
 impl EndpointStore for SqliteStore {
@@ -213,18 +195,24 @@ impl EndpointStore for SqliteStore {
         self.read(move |files| get(&*files.control()?, &cipher, id)).await
     }
 
-    async fn update_endpoint(&self, endpoint: Endpoint, idem: Option<IdempotencyRecord>) -> Result<Written<Endpoint>> {
-        self.replace(endpoint, true, idem).await
-    }
-
     async fn change_endpoint(
         &self,
-        was_disabled: bool,
+        read: &Endpoint,
         endpoint: Endpoint,
         idem: Option<IdempotencyRecord>,
     ) -> Result<Written<Endpoint>> {
-        let switches = endpoint.disabled != was_disabled;
-        self.replace(endpoint, switches, idem).await
+        let (cipher, read) = (self.cipher.clone(), read.clone());
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            idempotency::once(conn, &cipher, idem.as_ref(), || {
+                if !is_still(&read, &stored(conn, &cipher, read.id)?) {
+                    return Err(StoreError::Outdated("endpoint").into());
+                }
+                put(conn, &cipher, &endpoint, REPLACE)?;
+                stored(conn, &cipher, read.id)
+            })
+        })
+        .await
     }
 
     async fn set_endpoint_health(&self, id: EndpointId, health: EndpointHealth, disable: bool, now: Timestamp) -> Result<bool> {

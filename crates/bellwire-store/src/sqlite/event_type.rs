@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::{SqliteStore, idempotency, row};
+use crate::event_type::is_still;
 use crate::keyset::Keyset;
 use crate::{EventTypeStore, IdempotencyRecord, Result, StoreError, Written};
 
@@ -99,6 +100,21 @@ impl EventTypeStore for SqliteStore {
             }
             put(conn, &event_type)?;
             Ok((event_type, known.is_none()))
+        })
+        .await
+    }
+
+    async fn change_event_type(&self, read: &EventType, mut event_type: EventType) -> Result<EventType> {
+        let read = read.clone();
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            let stored = get(conn, read.org, &read.name)?.ok_or(StoreError::NotFound("event type"))?;
+            if !is_still(&read, &stored) {
+                return Err(StoreError::Outdated("event type").into());
+            }
+            event_type.created_at = stored.created_at;
+            put(conn, &event_type)?;
+            Ok(event_type)
         })
         .await
     }

@@ -92,25 +92,24 @@ fn insert(conn: &Connection, cipher: &Cipher, source: &Source) -> Outcome<()> {
 fn update(conn: &Connection, cipher: &Cipher, source: &Source) -> Outcome<()> {
     check_uid(conn, source)?;
     let sealed = source::seal(cipher, source)?;
-    let changed = conn
-        .prepare_cached(
-            "UPDATE source SET uid = ?3, name = ?4, kind = ?5, settings = ?6, metadata = ?7, updated_at = ?8, token_hash = ?9, \
-             token = ?10, config = ?11 WHERE id = ?1 AND tail = ?2",
-        )?
-        .execute(params![
-            source.id.key(),
-            source.id.tail(),
-            source.uid,
-            source.name,
-            source.kind,
-            row::to_json(&source.settings)?,
-            row::to_json(&source.metadata)?,
-            source.updated_at.as_millis(),
-            sealed.token_hash,
-            sealed.token,
-            sealed.config,
-        ])?;
-    if changed == 0 { Err(StoreError::NotFound("source").into()) } else { Ok(()) }
+    conn.prepare_cached(
+        "UPDATE source SET uid = ?3, name = ?4, kind = ?5, settings = ?6, metadata = ?7, updated_at = ?8, token_hash = ?9, \
+         token = ?10, config = ?11 WHERE id = ?1 AND tail = ?2",
+    )?
+    .execute(params![
+        source.id.key(),
+        source.id.tail(),
+        source.uid,
+        source.name,
+        source.kind,
+        row::to_json(&source.settings)?,
+        row::to_json(&source.metadata)?,
+        source.updated_at.as_millis(),
+        sealed.token_hash,
+        sealed.token,
+        sealed.config,
+    ])?;
+    Ok(())
 }
 
 fn read_receipt(row: &Row<'_>, source: SourceId) -> rusqlite::Result<Receipt> {
@@ -201,9 +200,20 @@ impl SourceStore for SqliteStore {
         .await
     }
 
-    async fn update_source(&self, source: Source) -> Result<Source> {
-        let cipher = self.cipher.clone();
-        self.write(move |files| update(files.control.tx()?, &cipher, &source).map(|()| source)).await
+    async fn change_source(&self, read: &Source, source: Source, idem: Option<IdempotencyRecord>) -> Result<Written<Source>> {
+        let (cipher, read) = (self.cipher.clone(), read.clone());
+        self.write(move |files| {
+            let conn = files.control.tx()?;
+            idempotency::once(conn, &cipher, idem.as_ref(), || {
+                let stored = find(conn, &cipher, "id = ?1 AND tail = ?2", &[&read.id.key(), &read.id.tail()])?;
+                if !source::is_still(&read, &stored.ok_or(StoreError::NotFound("source"))?) {
+                    return Err(StoreError::Outdated("source").into());
+                }
+                update(conn, &cipher, &source)?;
+                Ok(source)
+            })
+        })
+        .await
     }
 
     async fn set_source_state(&self, id: SourceId, values: StateChange, unless: Option<&str>, now: Timestamp) -> Result<bool> {
