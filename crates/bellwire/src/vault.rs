@@ -318,7 +318,7 @@ mod tests {
     }
 
     /// Broken: a start beside a database that is starting too ends at once, or one with a wrong setting waits for nothing.
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_a_database_that_does_not_answer_is_waited_for() {
         let away = || anyhow::Error::from(StoreError::Unavailable("refused".to_owned()));
         let mut tries = 0;
