@@ -11,8 +11,9 @@ use axum::body::Body;
 use bellwire_api::{Api, ApiConfig, ApiState, NewApiKey, ReceiveConfig, new_api_key};
 use bellwire_core::{Clock, Direction, IdKind, Message, OrgId, PageQuery, Secret, SystemClock, Timestamp};
 use bellwire_engine::{Engine, EngineConfig, EngineDeps};
+use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::sqlite::{SqliteOptions, SqliteStore};
-use bellwire_store::{Cipher, MessageFilter};
+use bellwire_store::{Cipher, MessageFilter, Store};
 use bellwire_verify::Preset;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -47,7 +48,7 @@ pub struct Harness {
     /// All scopes.
     pub key: String,
     pub receiver: Receiver,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 /// An answer, read whole.
@@ -91,6 +92,16 @@ impl Harness {
     pub async fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(SqliteOptions::new(dir.path(), Cipher::new([7; 32]))).unwrap();
+        Self::over(store, Some(dir), change).await
+    }
+
+    /// One of several nodes on the database of this URL.
+    pub async fn node(url: &str) -> Self {
+        let options = PostgresOptions { connections_max: 8, ..PostgresOptions::new(url, Cipher::new([7; 32])) };
+        Self::over(PostgresStore::open(options).await.unwrap(), None, |_| {}).await
+    }
+
+    async fn over(store: Arc<dyn Store>, dir: Option<tempfile::TempDir>, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let mut config = EngineConfig { request_timeout: Duration::from_secs(3), ..EngineConfig::default() };
         config.egress.allow_entries(["127.0.0.0/8"]).unwrap();
         change(&mut config);

@@ -7,6 +7,7 @@ mod credential;
 mod cursor;
 mod harness;
 mod idempotency;
+mod nodes;
 mod patch;
 mod portal;
 mod receive;
