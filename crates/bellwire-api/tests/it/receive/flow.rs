@@ -283,11 +283,7 @@ impl Amazon {
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         // Signed with the key that the provider's player took.
-        let rsa = provider::pairs(false)
-            .iter()
-            .map(|pair| provider::certificate("sns.amazonaws.com", pair, provider::DATES))
-            .next()
-            .unwrap();
+        let rsa = provider::certificate("sns.amazonaws.com", &provider::pairs(false)[0], provider::DATES);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();
