@@ -44,11 +44,14 @@ const RESERVED_PREFIXES: &[&str] = &["webhook-", "svix-", "bellwire-"];
 const SENSITIVE: &[&str] =
     &["x-auth-token", "www-authenticate", "authorization", "proxy-authenticate", "proxy-authorization", "cookie", "set-cookie"];
 
+const SENSITIVE_PARTS: &[&str] = &["secret", "token", "api-key", "apikey", "password", "auth"];
+
 /// Whether the value of header `name` is masked when read back.
 pub fn is_sensitive(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SENSITIVE.contains(&name.as_str())
-        || ["secret", "token", "api-key", "apikey", "password", "auth"].iter().any(|part| name.contains(part))
+    SENSITIVE.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || SENSITIVE_PARTS.iter().any(|part| {
+            name.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
+        })
 }
 
 fn is_token(c: u8) -> bool {
@@ -105,6 +108,7 @@ mod tests {
     #[test]
     fn credentials_are_recognised_by_name() {
         assert!(is_sensitive("Authorization") && is_sensitive("X-Api-Key") && is_sensitive("x-auth-token"));
+        assert!(is_sensitive("X-Hub-ApiKey") && is_sensitive("MY-PASSWORD-2") && is_sensitive("Cookie"));
         assert!(!is_sensitive("x-team") && !is_sensitive("content-language"));
     }
 }

@@ -151,6 +151,7 @@ impl Preset {
     pub fn event(&self, request: &Request<'_>) -> Event {
         let credentials = Credentials::none();
         let Ok(view) = self.view(*request, &credentials) else { return Event::default() };
+        let view = view.plucked();
         let scope = self.scope(&view, &credentials, &[]);
         let parts: Vec<_> = self.event_type.iter().filter_map(|places| places.read(&scope).ok().flatten()).collect();
         let kind = (!parts.is_empty()).then(|| parts.join("."));

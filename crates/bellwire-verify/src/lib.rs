@@ -73,6 +73,7 @@ mod key_format;
 mod layer;
 mod network;
 mod place;
+mod pluck;
 mod preset;
 mod public_key;
 #[cfg(feature = "receiver")]

@@ -153,7 +153,10 @@ impl Place {
                 None => one(view.header(&self.header_name(scope).unwrap_or_default())?),
             },
             Self::Query(name) => named(&parse_form(view.request.query()).unwrap_or_default(), name),
-            Self::Json(pointer) => view.json().map_or_else(Vec::new, |json| texts(pointer, json)),
+            Self::Json(pointer) => match view.pluck(pointer.tokens()) {
+                Some(text) => text.map(Cow::Owned).into_iter().collect(),
+                None => view.json().map_or_else(Vec::new, |json| texts(pointer, json)),
+            },
             Self::RawJson(member) => one(raw_member(view.request.body, member)),
             Self::Form(name, pointer) => self.fields(view.form(), name, pointer.as_ref())?,
             Self::Multipart(name, pointer) => self.fields(view.multipart(), name, pointer.as_ref())?,

@@ -61,13 +61,20 @@ pub(crate) struct View<'a> {
     json: OnceCell<Option<Value>>,
     form: OnceCell<Option<Fields>>,
     multipart: OnceCell<Option<Fields>>,
+    /// Single texts are wanted of a JSON body, and nothing that anybody is believed for.
+    is_plucked: bool,
 }
 
 pub(crate) type Fields = Vec<(String, String)>;
 
 impl<'a> View<'a> {
     pub(crate) fn new(request: Request<'a>, alias: Option<Alias<'a>>) -> Self {
-        Self { request, alias, json: OnceCell::new(), form: OnceCell::new(), multipart: OnceCell::new() }
+        Self { request, alias, json: OnceCell::new(), form: OnceCell::new(), multipart: OnceCell::new(), is_plucked: false }
+    }
+
+    /// The same for who wants to know what a request is about, and has verified it: JSON is searched, not parsed.
+    pub(crate) fn plucked(self) -> Self {
+        Self { is_plucked: true, ..self }
     }
 
     /// The value of a header that must not be repeated; `None` when it is absent.
@@ -105,14 +112,21 @@ impl<'a> View<'a> {
 
     /// The body as JSON. Forms and multipart bodies are never tried: a body must not pose as another kind.
     pub(crate) fn json(&self) -> Option<&Value> {
-        let parsed = self.json.get_or_init(|| {
-            let media_type = self.media_type();
-            if media_type == "application/x-www-form-urlencoded" || media_type.starts_with("multipart/") {
-                return None;
-            }
-            serde_json::from_slice(self.request.body).ok()
-        });
+        let parsed =
+            self.json.get_or_init(|| if self.may_be_json() { serde_json::from_slice(self.request.body).ok() } else { None });
         parsed.as_ref()
+    }
+
+    fn may_be_json(&self) -> bool {
+        let media_type = self.media_type();
+        media_type != "application/x-www-form-urlencoded" && !media_type.starts_with("multipart/")
+    }
+
+    /// The text at these tokens of a JSON body; an outer `None`: ask [`View::json`].
+    pub(crate) fn pluck(&self, tokens: &[String]) -> Option<Option<String>> {
+        let is_one = !tokens.iter().any(|token| token == "*");
+        (self.is_plucked && is_one)
+            .then(|| if self.may_be_json() { crate::pluck::text_at(self.request.body, tokens) } else { None })
     }
 
     /// The body as an URL-encoded form.

@@ -67,6 +67,8 @@ pub struct Ready {
     pub secret_headers: Vec<String>,
     /// What of the room for large bodies this source may have.
     pub share: Semaphore,
+    /// What must not be shown where it stands in a text.
+    masked: Vec<String>,
 }
 
 impl Ready {
@@ -101,6 +103,7 @@ impl Ready {
             answer: custom.or(own).unwrap_or_else(default_answer),
             secret_headers: secret_headers(preset.as_deref(), &source),
             share: Room::share(),
+            masked: masked_of(&source),
             preset,
             flow,
             credentials,
@@ -111,9 +114,20 @@ impl Ready {
 
     /// Replaces what of the source's secrets stands in a text (some providers carry them in the URL).
     pub fn redacted(&self, text: &str) -> String {
-        let secrets = self.source.config.iter().filter(|(name, _)| !is_shown(name)).map(|(_, secret)| secret.expose());
-        secrets.filter(|secret| secret.len() >= 4).fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
+        let mut text = text.to_owned();
+        for secret in &self.masked {
+            // Most texts are shorter than a secret, and none holds one.
+            if text.len() >= secret.len() && text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), "[redacted]");
+            }
+        }
+        text
     }
+}
+
+fn masked_of(source: &Source) -> Vec<String> {
+    let secrets = source.config.iter().filter(|(name, _)| !is_shown(name)).map(|(_, secret)| secret.expose());
+    secrets.filter(|secret| secret.len() >= 4).map(ToOwned::to_owned).collect()
 }
 
 /// The handshake that is set, or the preset's.
