@@ -127,11 +127,11 @@ async fn headers_keys_and_fields_of_an_endpoint_do_not_overwrite_each_other() {
     let first = nodes.stored_endpoint(&app, &id).await.secret.current;
     let keys: Vec<String> = (0..EACH).map(|_| nodes.one().engine.new_signing_secret().expose().to_owned()).collect();
     let mut requests: Vec<Request> = Vec::new();
-    for n in 0..EACH {
+    for (n, key) in keys.iter().enumerate() {
         // Each kind through each node.
         let name = format!("x-{n}");
         requests.push(("PATCH", format!("{path}/headers"), "", json!({ "headers": { name: "v" } })));
-        requests.push(("POST", format!("{path}/secret/rotate"), "", json!({ "key": keys[n], "gracePeriodSeconds": 3600 })));
+        requests.push(("POST", format!("{path}/secret/rotate"), "", json!({ "key": key, "gracePeriodSeconds": 3600 })));
         if n % 2 == 0 {
             requests.push(("PATCH", path.clone(), "", json!({ "description": "changed" })));
         }
@@ -220,7 +220,8 @@ async fn what_two_nodes_put_at_once_is_made_once_and_replaced_once() {
                 made += usize::from(answer.status == 201);
                 let status = answer.status.as_u16();
                 let body = answer.expect(if status == 201 { 201 } else { 200 });
-                let is_own = body["name"] == n.to_string() || body["description"] == n.to_string();
+                let own = json!(n.to_string());
+                let is_own = body["name"] == own || body["description"] == own;
                 assert!(is_own, "{path}: {n} was answered {body}");
                 shown.push(body["id"].clone());
             }
