@@ -23,6 +23,8 @@ pub enum Published {
 const HOLD_BACK_MAX: Duration = Duration::from_secs(2);
 /// So often endpoints are chosen anew when the application has changed meanwhile on another node.
 const CHOICES_MAX: usize = 5;
+/// So often a message is accepted that another node may be accepting too: either of them wins in the end.
+const AGAIN_MAX: usize = 4;
 /// A node that has lost touch with the store waits this long for it before it says so.
 const TOUCH_WAIT: Duration = Duration::from_secs(1);
 const TOUCH_LOOK: Duration = Duration::from_millis(20);
@@ -54,7 +56,7 @@ impl Engine {
 
     /// The application as it is now: what was known of it is out of date.
     async fn choose_again(&self, id: AppId) -> Result<Arc<AppEntry>, StoreError> {
-        self.application_changed(id);
+        self.applications_changed(&[id]);
         self.application_by_id(id).await?.ok_or(StoreError::NotFound("application"))
     }
 
@@ -110,19 +112,24 @@ impl Engine {
         self.accept_here(new).await
     }
 
-    /// Accepts what another node may have accepted, or may still accept. The id is the same, and is taken once: whoever comes
+    /// Accepts what another node may have accepted, or be accepting now. The id is the same, and the store takes it once: whoever comes
     /// second finds it there.
     async fn accept_again(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
-        let id = new.message.id;
-        let outcome = self.accept_here(new).await;
-        let is_there = match &outcome {
-            Ok(Accepted::Fresh) => false,
-            Ok(Accepted::Replayed(made)) => *made == id,
-            Ok(Accepted::Outdated) | Err(StoreError::Conflict { .. }) => self.store.load_message(id).await?.is_some(),
-            Err(_) => false,
-        };
         self.metrics.forwards_unanswered.inc();
-        if is_there { Ok(Accepted::Fresh) } else { outcome }
+        let id = new.message.id;
+        let mut tries = 0;
+        loop {
+            if self.store.load_message(id).await?.is_some() {
+                return Ok(Accepted::Fresh);
+            }
+            tries += 1;
+            match self.accept_here(new.clone()).await {
+                Ok(Accepted::Replayed(made)) if made == id => return Ok(Accepted::Fresh),
+                // It may be its own, written meanwhile.
+                Ok(Accepted::Outdated) | Err(StoreError::Conflict { .. } | StoreError::Busy(_)) if tries < AGAIN_MAX => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// While others may have declared this node dead, the number in its ids may be another node's: nothing is accepted.

@@ -224,6 +224,7 @@ impl Engine {
     /// To be called after every write to an application: what was cached of it and its endpoints is forgotten.
     pub fn application_changed(&self, id: AppId) {
         self.applications_changed(&[id]);
+        self.links.nudge_all();
     }
 
     fn applications_changed(&self, ids: &[AppId]) {
@@ -243,6 +244,7 @@ impl Engine {
     pub fn endpoint_changed(&self, app: AppId, endpoint: EndpointId) {
         self.directory.forget(app);
         self.routes.forget(endpoint);
+        self.links.nudge_all();
     }
 
     /// A new signing key of the configured kind: `whsec_…` or `whsk_…`.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use bellwire_store::{Accepted, NewMessage, Node};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
-use super::wire::{self, Answer, Reader};
+use super::wire::{self, Answer, NUDGE, Reader};
 use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
 
 /// Between two attempts to open a connection, at first and at most.
@@ -47,6 +48,14 @@ pub struct Link {
     asks: mpsc::Sender<Asked>,
     places: Semaphore,
     is_up: Arc<AtomicBool>,
+    nudge: Arc<Nudge>,
+}
+
+/// To be sent with the next frame.
+#[derive(Default)]
+struct Nudge {
+    is_wanted: AtomicBool,
+    wanted: Notify,
 }
 
 impl Link {
@@ -54,19 +63,28 @@ impl Link {
     pub fn open(key: LinkKey, own: i64, node: &Node) -> Arc<Self> {
         let (asks, asked) = mpsc::channel(IN_FLIGHT_MAX);
         let is_up = Arc::new(AtomicBool::new(false));
+        let nudge = Arc::<Nudge>::default();
         let peer = Peer {
             key,
             hello: Hello { from: own, to: node.epoch },
             address: node.info.address.clone(),
             name: node.info.name.clone(),
             is_up: is_up.clone(),
+            nudge: nudge.clone(),
         };
         tokio::spawn(peer.run(asked));
-        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up })
+        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up, nudge })
     }
 
     pub fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Never waits. Without a connection the peer looks by itself.
+    pub fn nudge(&self) {
+        if self.is_up() && !self.nudge.is_wanted.swap(true, Ordering::AcqRel) {
+            self.nudge.wanted.notify_one();
+        }
     }
 
     pub async fn forward(&self, new: &NewMessage) -> Forwarded {
@@ -97,6 +115,7 @@ struct Peer {
     address: String,
     name: String,
     is_up: Arc<AtomicBool>,
+    nudge: Arc<Nudge>,
 }
 
 impl Peer {
@@ -104,13 +123,14 @@ impl Peer {
         let mut pause = PAUSE_MIN;
         let mut was_told = false;
         loop {
-            let opened = timeout(OPEN_MAX, async { open(TcpStream::connect(&self.address).await?, &self.key, self.hello).await });
-            let error = match opened.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            let opening = timeout(OPEN_MAX, async { open(TcpStream::connect(&self.address).await?, &self.key, self.hello).await });
+            let Some(opened) = while_down(&mut asked, opening).await else { return };
+            let error = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok((sender, receiver)) => {
                     tracing::debug!(node.name = self.name, node.address = self.address, "linked");
                     (pause, was_told) = (PAUSE_MIN, false);
                     self.is_up.store(true, Ordering::Release);
-                    let ended = session(sender, receiver, &mut asked).await;
+                    let ended = session(sender, receiver, &mut asked, &self.nudge).await;
                     self.is_up.store(false, Ordering::Release);
                     match ended {
                         Ok(()) => return,
@@ -119,11 +139,6 @@ impl Peer {
                 }
                 Err(error) => error,
             };
-            // Asked before the link was seen to be down: they help themselves.
-            while asked.try_recv().is_ok() {}
-            if asked.is_closed() {
-                return;
-            }
             if !std::mem::replace(&mut was_told, true) {
                 tracing::info!(
                     %error,
@@ -132,35 +147,61 @@ impl Peer {
                     "no direct link to this node: what is for it goes through the database"
                 );
             }
-            tokio::time::sleep(pause).await;
+            if while_down(&mut asked, tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
+/// Meanwhile, whoever asked before he saw that the link is down is let go, to help himself. `None`: nobody wants the link any more.
+async fn while_down<F: Future>(asked: &mut mpsc::Receiver<Asked>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    loop {
+        tokio::select! {
+            done = &mut future => return Some(done),
+            asked = asked.recv() => drop(asked?),
+        }
+    }
+}
+
 /// One connection's life. `Ok`: nobody wants the link any more.
-async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>) -> io::Result<()> {
+async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>, nudge: &Nudge) -> io::Result<()> {
     let pending = Pending::default();
     // Both ends of it end with the first one that does: whoever still waits is told by the drop of `pending`.
     tokio::select! {
-        ended = ask(&mut sender, asked, &pending) => ended,
+        ended = ask(&mut sender, asked, nudge, &pending) => ended,
         ended = listen(receiver, &pending) => ended,
     }
 }
 
-async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, pending: &Pending) -> io::Result<()> {
+async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, nudge: &Nudge, pending: &Pending) -> io::Result<()> {
     let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
     let mut number = 0u64;
-    while asked.recv_many(&mut batch, FRAME_ITEMS_MAX).await > 0 {
-        while !batch.is_empty() {
-            let mut room = FRAME_BYTES_MAX;
+    loop {
+        tokio::select! {
+            count = asked.recv_many(&mut batch, FRAME_ITEMS_MAX) => if count == 0 { return Ok(()) },
+            () = nudge.wanted.notified() => {}
+        }
+        // Whoever is ready to ask does so before the frame is closed.
+        tokio::task::yield_now().await;
+        while batch.len() < FRAME_ITEMS_MAX
+            && let Ok(asked) = asked.try_recv()
+        {
+            batch.push(asked);
+        }
+        let mut is_nudge = nudge.is_wanted.swap(false, Ordering::AcqRel);
+        while is_nudge || !batch.is_empty() {
+            let mut room = FRAME_BYTES_MAX - NUMBER_BYTES;
             let fits = batch.iter().take_while(|asked| {
                 let bytes = NUMBER_BYTES + asked.item.len();
                 let fits = bytes <= room;
                 room = room.saturating_sub(bytes);
                 fits
             });
-            let count = fits.count().max(1);
+            // One that does not fit into an empty frame was not taken in.
+            let count = fits.count();
             let now = Instant::now();
             let first = number;
             let items: Vec<Vec<u8>> = {
@@ -173,6 +214,9 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, pending: &P
                 taken.collect()
             };
             let fill = |out: &mut Vec<u8>| {
+                if std::mem::take(&mut is_nudge) {
+                    out.extend_from_slice(&NUDGE.to_le_bytes());
+                }
                 for (number, item) in (first..).zip(&items) {
                     out.extend_from_slice(&number.to_le_bytes());
                     out.extend_from_slice(item);
@@ -182,7 +226,6 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, pending: &P
             timeout(SILENCE_MAX, sender.send(fill)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         }
     }
-    Ok(())
 }
 
 async fn listen(mut receiver: Receiver, pending: &Pending) -> io::Result<()> {

@@ -1,6 +1,9 @@
 //! Links between nodes of one database: a message whose deliveries are all another node's is accepted *by that node*, over a
 //! connection that stays open. Its batches grow, nothing has to be fetched, and nothing waits for the next look at the table.
 //!
+//! A node is also nudged by its peers when the database has something for it (deliveries handed over, an application that was changed),
+//! so that it need not look all the time.
+//!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
 //!
@@ -21,10 +24,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{SHARDS, Shard};
+use bellwire_core::{EndpointId, SHARDS, Shard};
 use bellwire_store::{Cluster, NewMessage};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 pub use client::Forwarded;
 use client::Link;
@@ -71,6 +75,8 @@ struct Peers {
     /// Whom each shard belongs to; 0: nobody, or this node.
     owners: [i64; SHARDS],
     links: HashMap<i64, Arc<Link>>,
+    /// The other nodes' epochs.
+    others: Vec<i64>,
 }
 
 /// This node's side of all links.
@@ -79,6 +85,31 @@ pub struct Links {
     /// What the table of nodes says of this one; empty: it cannot be reached.
     address: String,
     peers: RwLock<Peers>,
+    /// Connections to this node that are open, by the epoch of who made them.
+    incoming: Mutex<HashMap<i64, usize>>,
+    /// A peer says that the database has something for this node.
+    pub nudged: Notify,
+}
+
+/// A connection to this node, for as long as it is open.
+struct Incoming<'a> {
+    links: &'a Links,
+    from: i64,
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        let mut incoming = self.links.incoming.lock();
+        if let Some(count) = incoming.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                incoming.remove(&self.from);
+            }
+        }
+        drop(incoming);
+        // Perhaps a nudge was lost with it.
+        self.links.nudged.notify_one();
+    }
 }
 
 impl Links {
@@ -87,8 +118,15 @@ impl Links {
     /// # Errors
     /// It cannot listen there.
     pub async fn bind(config: Option<&LinkConfig>) -> std::io::Result<(Self, Option<TcpListener>)> {
-        let peers = RwLock::new(Peers { owners: [0; SHARDS], links: HashMap::new() });
-        let Some(config) = config else { return Ok((Self { key: None, address: String::new(), peers }, None)) };
+        let peers = Peers { owners: [0; SHARDS], links: HashMap::new(), others: Vec::new() };
+        let links = |key: Option<LinkKey>, address| Self {
+            key,
+            address,
+            peers: RwLock::new(peers),
+            incoming: Mutex::default(),
+            nudged: Notify::new(),
+        };
+        let Some(config) = config else { return Ok((links(None, String::new()), None)) };
         let listener = TcpListener::bind(config.listen).await?;
         let bound = listener.local_addr()?;
         let address = match &config.advertise {
@@ -97,7 +135,7 @@ impl Links {
             Some(given) => format!("{given}:{}", bound.port()),
             None => bound.to_string(),
         };
-        Ok((Self { key: Some(config.key.clone()), address, peers }, Some(listener)))
+        Ok((links(Some(config.key.clone()), address), Some(listener)))
     }
 
     pub fn address(&self) -> &str {
@@ -117,6 +155,7 @@ impl Links {
         }
         let mut peers = self.peers.write();
         peers.owners = owners;
+        peers.others = cluster.nodes.iter().map(|node| node.epoch).filter(|epoch| *epoch != own).collect();
         // A link that is dropped ends, and whoever waits for it accepts by itself.
         peers.links.retain(|epoch, _| cluster.nodes.iter().any(|node| node.epoch == *epoch));
         for node in cluster.nodes.iter().filter(|node| node.epoch != own && !node.info.address.is_empty()) {
@@ -129,6 +168,40 @@ impl Links {
         let mut peers = self.peers.write();
         peers.owners = [0; SHARDS];
         peers.links.clear();
+        peers.others.clear();
+    }
+
+    /// Whether every other node has a connection to this one, by which it says when there is something to be looked for.
+    pub fn is_told(&self) -> bool {
+        let peers = self.peers.read();
+        let incoming = self.incoming.lock();
+        peers.others.iter().all(|epoch| incoming.contains_key(epoch))
+    }
+
+    fn opened(&self, from: i64) -> Incoming<'_> {
+        *self.incoming.lock().entry(from).or_default() += 1;
+        Incoming { links: self, from }
+    }
+
+    /// Tells the owners of these endpoints that something was handed over to them.
+    pub fn nudge_owners<'e>(&self, endpoints: impl Iterator<Item = &'e EndpointId>) {
+        if self.key.is_none() {
+            return;
+        }
+        let peers = self.peers.read();
+        let mut last = 0;
+        for endpoint in endpoints {
+            let owner = peers.owners[Shard::of(*endpoint).index()];
+            if owner != last && owner != 0 {
+                peers.links.get(&owner).inspect(|link| link.nudge());
+                last = owner;
+            }
+        }
+    }
+
+    /// Tells everybody that something has changed.
+    pub fn nudge_all(&self) {
+        self.peers.read().links.values().for_each(|link| link.nudge());
     }
 
     /// The link to the one node that all deliveries of this message belong to, if it is another and can be reached.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::session::{Receiver, Sender, accept};
-use super::wire::{self, Answer, Reader};
+use super::wire::{self, Answer, NUDGE, Reader};
 use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX};
 use crate::Engine;
 
@@ -63,6 +63,7 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
     let opened = timeout(OPEN_MAX, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let (sender, receiver, hello) = opened?;
     tracing::debug!(node.epoch = hello.from, peer.address = %address, "another node is linked");
+    let _incoming = engine.links.opened(hello.from);
     let (answers, answered) = mpsc::channel(IN_FLIGHT_MAX);
     let open = AtomicUsize::new(0);
     let mut telling = pin!(tell(engine, sender, answered, &open));
@@ -89,7 +90,12 @@ async fn take(
     loop {
         let mut reader = Reader::new(receiver.next().await?.freeze());
         while !reader.is_empty() {
-            let (Some(number), Some(new)) = (reader.request_number(), reader.message()) else {
+            let number = reader.request_number();
+            if number == Some(NUDGE) {
+                engine.links.nudged.notify_one();
+                continue;
+            }
+            let (Some(number), Some(new)) = (number, reader.message()) else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"));
             };
             // What the other side may have under way has a place here: it waits only if it keeps to another bound.
@@ -125,8 +131,15 @@ async fn tell(
     while !engine.is_stopping() || open.load(Ordering::Relaxed) > 0 {
         match timeout(SIGN_OF_LIFE, answered.recv_many(&mut batch, FRAME_ITEMS_MAX)).await {
             Ok(0) => return Ok(()),
-            Ok(count) => {
-                open.fetch_sub(count, Ordering::Relaxed);
+            Ok(_) => {
+                // A commit answers many: they go into one frame.
+                tokio::task::yield_now().await;
+                while batch.len() < FRAME_ITEMS_MAX
+                    && let Ok(answered) = answered.try_recv()
+                {
+                    batch.push(answered);
+                }
+                open.fetch_sub(batch.len(), Ordering::Relaxed);
             }
             Err(_) if open.load(Ordering::Relaxed) == 0 => continue,
             // An empty frame.

@@ -12,6 +12,9 @@ const REPLAYED: u8 = 1;
 const OUTDATED: u8 = 2;
 const REFUSED: u8 = 3;
 
+/// In place of a request's number, with nothing after it: the database has something for the peer. No request has it: they are counted.
+pub const NUDGE: u64 = u64::MAX;
+
 /// What the peer made of a message; `None`: nothing, or it does not know.
 pub type Answer = Option<Accepted>;
 

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_store::{Changes, StoreError};
+use tokio::time::Instant;
 
 use crate::Engine;
 
 /// While there are other nodes: what a delivery accepted elsewhere waits at most, on top of the rest.
 const POLL: Duration = Duration::from_millis(25);
+/// While all of them say when there is something: should that be lost.
+const POLL_TOLD: Duration = Duration::from_millis(250);
 /// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once
 /// when it has.
 const POLL_ALONE: Duration = Duration::from_secs(1);
@@ -17,12 +20,14 @@ const AFTER_ERROR: Duration = Duration::from_millis(250);
 pub async fn run_exchange(engine: Arc<Engine>) {
     while !engine.is_stopping() {
         let gained = engine.shards.gained.notified();
+        let began = Instant::now();
         let result = match forget_changed(&engine).await {
             Ok(()) => fetch(&engine).await,
             Err(error) => Err(error),
         };
         let pause = match result {
             Ok(true) => continue,
+            Ok(false) if engine.shards.others() > 0 && engine.links.is_told() => POLL_TOLD,
             Ok(false) if engine.shards.others() > 0 => POLL,
             Ok(false) => POLL_ALONE,
             Err(StoreError::Closed) => return,
@@ -34,6 +39,8 @@ pub async fn run_exchange(engine: Arc<Engine>) {
         tokio::select! {
             () = engine.sleep(pause) => {}
             () = gained => {}
+            // What comes steadily is fetched in batches.
+            () = engine.links.nudged.notified() => engine.sleep(POLL.saturating_sub(began.elapsed())).await,
         }
     }
 }

@@ -64,11 +64,13 @@ impl AcceptLane {
 
     fn take(&self) -> Vec<Accept> {
         let mut bounds = BatchBounds::new();
-        let batch = self.shared.accepts.take(|accept| {
+        let mut batch = self.shared.accepts.take(|accept| {
             let key = accept.new.idempotency.as_ref().map(|idempotency| idempotency.key);
             bounds.fits(key, accept.new.message.payload.as_ref().map_or(0, bytes::Bytes::len), accept.new.endpoints.len())
         });
         self.shared.release(batch.len());
+        // Ids in one order, everywhere: two nodes that accept the same messages wait for each other, never in a circle.
+        batch.sort_unstable_by_key(|accept| accept.new.message.id);
         batch
     }
 
