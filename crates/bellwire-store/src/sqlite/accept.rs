@@ -1,7 +1,7 @@
 //! Writing accepted messages: one group, one transaction, one item's conflict never another's.
 
 use bellwire_core::{IdKind, Message, MessageId, Timestamp, Trigger};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::{Fault, Outcome};
 use super::files::Files;
@@ -16,6 +16,9 @@ const INSERT_QUEUE: &str = "INSERT OR REPLACE INTO queue (message, tail, app, en
 const INSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tail, app, state, tries, due_at, trigger, is_delivered) \
      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)";
 
+const CLAIM_KEY: &str = "INSERT OR IGNORE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)";
+const TAKE_KEY: &str = "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)";
+
 /// Writes the messages of one segment, inside its transaction. What each came to is in their order.
 pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result<Accepted>>> {
     if accepts.is_empty() {
@@ -28,12 +31,9 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
     for accept in accepts {
         let new = &*accept.new;
         let message = &new.message;
-        match refuse_or_replay(files, at, message, new.idempotency.as_ref())? {
-            None => {}
-            Some(result) => {
-                results.push(result);
-                continue;
-            }
+        if let Some(result) = refuse_or_replay(files, at, message, new.idempotency.as_ref())? {
+            results.push(result);
+            continue;
         }
         let payload = accept.payload.bytes(message.payload.as_ref());
         let inserted = insert_message.execute((
@@ -52,22 +52,14 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
             message.payload_expires_at.as_millis(),
             dies_early(files, message).then_some(message.payload_expires_at.as_millis()),
             payload,
-            message.origin.as_deref().map(row::to_json).transpose()?,
+            &accept.origin,
         ));
         if let Err(error) = inserted {
             results.push(Err(conflict(error.into(), message)?));
+            if let Some(idempotency) = &new.idempotency {
+                conn.prepare_cached("DELETE FROM idempotency WHERE key = ?1")?.execute([idempotency.key])?;
+            }
             continue;
-        }
-        if let Some(idempotency) = &new.idempotency {
-            conn.prepare_cached(
-                "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![
-                idempotency.key,
-                idempotency.request,
-                message.id.key(),
-                idempotency.expires_at.as_millis()
-            ])?;
         }
         if let Some(due_at) = message.deliver_at {
             let mut insert_retry = conn.prepare_cached(INSERT_RETRY)?;
@@ -95,13 +87,34 @@ fn dies_early(files: &Files, message: &Message) -> bool {
     message.payload.is_some() && message.payload_expires_at < message.id.created().plus(files.options.retention)
 }
 
-/// What can be said before writing: the key was used, or the event id is taken in another segment.
+/// What can be said before the message is written: the key was used, or the event id is taken in another segment. If neither, the key
+/// is the message's now.
 fn refuse_or_replay(files: &Files, at: usize, message: &Message, key: Option<&Idempotency>) -> Outcome<Option<Result<Accepted>>> {
-    if let Some(key) = key
-        && let Some(found) = find_key(files, key)?
-    {
-        return Ok(Some(found.map(Accepted::Replayed)));
+    if let Some(refused) = refuse_event_id(files, at, message)? {
+        // A key that was used says more: it is looked at first.
+        let found = key.map(|key| find_key(files, key, None)).transpose()?.flatten();
+        return Ok(Some(found.map_or(Err(refused), |found| found.map(Accepted::Replayed))));
     }
+    let Some(key) = key else { return Ok(None) };
+    Ok(claim_key(files, at, message, key)?.map(|found| found.map(Accepted::Replayed)))
+}
+
+/// Takes the key for the message, or says what has it. A key that is new, as most are, is looked for and written in one go.
+fn claim_key(files: &Files, at: usize, message: &Message, key: &Idempotency) -> Outcome<Option<Result<MessageId>>> {
+    let conn = files.segments[at].file.tx()?;
+    let row = params![key.key, key.request, message.id.key(), key.expires_at.as_millis()];
+    let is_new_here = conn.prepare_cached(CLAIM_KEY)?.execute(row)? == 1;
+    let found = find_key(files, key, is_new_here.then_some(at))?;
+    match (&found, is_new_here) {
+        (Some(_), true) => drop(conn.prepare_cached("DELETE FROM idempotency WHERE key = ?1")?.execute([key.key])?),
+        // What is there has expired.
+        (None, false) => drop(conn.prepare_cached(TAKE_KEY)?.execute(row)?),
+        _ => {}
+    }
+    Ok(found)
+}
+
+fn refuse_event_id(files: &Files, at: usize, message: &Message) -> Outcome<Option<StoreError>> {
     if let Some(event_id) = &message.event_id {
         for (other, segment) in files.segments.iter().enumerate() {
             if other == at {
@@ -113,26 +126,19 @@ fn refuse_or_replay(files: &Files, at: usize, message: &Message, key: Option<&Id
                 .prepare_cached("SELECT 1 FROM message WHERE app = ?1 AND event_id = ?2")?
                 .exists(params![message.app.key(), event_id])?;
             if taken {
-                return Ok(Some(Err(event_id_taken(message))));
+                return Ok(Some(event_id_taken(message)));
             }
         }
     }
     Ok(None)
 }
 
-/// The message made under this key, if it still counts. Keys live shorter than segments, so few are asked.
-fn find_key(files: &Files, key: &Idempotency) -> Outcome<Option<Result<MessageId>>> {
+/// The message made under this key, if it still counts; the segment `except` is not asked. Keys live shorter than segments, so few
+/// are.
+fn find_key(files: &Files, key: &Idempotency, except: Option<usize>) -> Outcome<Option<Result<MessageId>>> {
     let now = key.made_at();
-    for segment in files.segments.iter().rev() {
-        let found = segment
-            .file
-            .conn
-            .prepare_cached(
-                "SELECT i.request, i.message, m.tail FROM idempotency i JOIN message m ON m.id = i.message \
-                 WHERE i.key = ?1 AND i.expires_at > ?2",
-            )?
-            .query_row(params![key.key, now.as_millis()], |row| Ok((row.get::<_, [u8; 16]>(0)?, row::id(row, 1, 2)?)))
-            .optional()?;
+    for (at, segment) in files.segments.iter().enumerate().rev() {
+        let found = if except == Some(at) { None } else { find_key_in(&segment.file.conn, key, now)? };
         if let Some((request, message)) = found {
             let is_same = request == key.request;
             return Ok(Some(if is_same { Ok(message) } else { Err(StoreError::IdempotencyMismatch) }));
@@ -143,6 +149,16 @@ fn find_key(files: &Files, key: &Idempotency) -> Outcome<Option<Result<MessageId
         }
     }
     Ok(None)
+}
+
+fn find_key_in(conn: &Connection, key: &Idempotency, now: Timestamp) -> Outcome<Option<([u8; 16], MessageId)>> {
+    let sql = "SELECT i.request, i.message, m.tail FROM idempotency i JOIN message m ON m.id = i.message \
+         WHERE i.key = ?1 AND i.expires_at > ?2";
+    let found = conn
+        .prepare_cached(sql)?
+        .query_row(params![key.key, now.as_millis()], |row| Ok((row.get(0)?, row::id(row, 1, 2)?)))
+        .optional()?;
+    Ok(found)
 }
 
 fn event_id_taken(message: &Message) -> StoreError {

@@ -10,13 +10,15 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::files::Files;
-use super::row::StoredPayload;
+use super::row::{self, StoredPayload};
 use crate::{Accepted, AttemptRecord, NewMessage, Result, StoreError};
 
 /// A message to accept, with its payload ready to be written, and who waits for it.
 pub struct Accept {
     pub new: Arc<NewMessage>,
     pub payload: StoredPayload,
+    /// Where it came from, as it will be stored.
+    pub origin: Option<String>,
     pub reply: oneshot::Sender<Result<Accepted>>,
 }
 
@@ -107,9 +109,10 @@ impl Inbox {
             return Err(StoreError::Full);
         }
         let payload = StoredPayload::of(new.message.payload.as_ref());
+        let origin = new.message.origin.as_deref().map(row::to_json).transpose()?;
         self.reserve().await?;
         let (reply, answer) = oneshot::channel();
-        self.push(|state| state.accepts.push_back(Accept { new, payload, reply }))?;
+        self.push(|state| state.accepts.push_back(Accept { new, payload, origin, reply }))?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 

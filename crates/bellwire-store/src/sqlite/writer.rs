@@ -173,9 +173,9 @@ impl Writer {
             }
         }
         for (accept, result) in accepts.into_iter().zip(results) {
-            let Accept { new, payload, reply } = accept;
+            let Accept { new, payload, origin, reply } = accept;
             // Before the answer, so that the caller may have the message to itself again.
-            drop((new, payload));
+            drop((new, payload, origin));
             let _ = reply.send(result);
         }
     }
