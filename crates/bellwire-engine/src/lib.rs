@@ -55,11 +55,11 @@ pub use ingest::Published;
 pub use metrics::Metrics;
 
 use directory::Directory;
+use link::Links;
 use pool::Pools;
 use queue::{Queue, Sink};
 use route::Routes;
 use scheduler::SchedulerLimits;
-use link::Links;
 use shards::Shards;
 
 /// What the engine cannot start without.

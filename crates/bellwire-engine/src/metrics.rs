@@ -82,7 +82,11 @@ impl Metrics {
                 "shard_deliveries_handed_over",
                 "Deliveries accepted by other nodes and taken over from them"
             ),
-            forwarded: register!(Counter, "link_messages_forwarded", "Messages accepted by the node that delivers them, over a link"),
+            forwarded: register!(
+                Counter,
+                "link_messages_forwarded",
+                "Messages accepted by the node that delivers them, over a link"
+            ),
             forwards_unanswered: register!(
                 Counter,
                 "link_messages_unanswered",

@@ -9,6 +9,7 @@ mod answer;
 mod api;
 mod credential;
 pub mod input;
+mod link;
 pub mod mutation;
 mod outgoing;
 mod provider;

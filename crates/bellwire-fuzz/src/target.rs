@@ -1,6 +1,6 @@
 //! The table of targets: one for each kind of foreign bytes.
 
-use crate::{Target, answer, api, credential, outgoing, provider, received, text};
+use crate::{Target, answer, api, credential, link, outgoing, provider, received, text};
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
@@ -17,6 +17,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "outgoing", run: outgoing::outgoing, seeds: outgoing::requests },
     Target { name: "body", run: api::body, seeds: api::bodies },
     Target { name: "credential", run: credential::credential, seeds: credential::credentials },
+    Target { name: "link", run: link::link, seeds: link::frames },
     Target { name: "text", run: text::text, seeds: text::texts },
 ];
 

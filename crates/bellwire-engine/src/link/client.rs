@@ -123,7 +123,8 @@ impl Peer {
         let mut pause = PAUSE_MIN;
         let mut was_told = false;
         loop {
-            let opening = timeout(OPEN_MAX, async { open(TcpStream::connect(&self.address).await?, &self.key, self.hello).await });
+            let opening =
+                timeout(OPEN_MAX, async { open(TcpStream::connect(&self.address).await?, &self.key, self.hello).await });
             let Some(opened) = while_down(&mut asked, opening).await else { return };
             let error = match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok((sender, receiver)) => {

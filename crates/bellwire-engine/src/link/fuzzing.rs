@@ -1,25 +1,66 @@
 //! For fuzzing only: what reads a peer's frames.
 
+use std::time::Duration;
+
+use bellwire_core::{AppId, EndpointId, IdKind, Message, MessageId, Timestamp};
+use bellwire_store::{Accepted, Idempotency, NewMessage};
 use bytes::Bytes;
 
 use super::wire::{Reader, put_answer, put_message};
 
-/// Reads messages and answers out of any bytes; what could be read must come out the same when it is written and read again.
+/// Reads messages and answers out of any bytes; what could be read must come out the same when it is written and read again. How many
+/// there were of each.
 ///
 /// # Panics
 /// If it does not.
-pub fn frame(bytes: &[u8]) {
+pub fn frame(bytes: &[u8]) -> (usize, usize) {
+    let (mut messages, mut answers) = (0, 0);
     let mut reader = Reader::new(Bytes::copy_from_slice(bytes));
     while let Some(new) = reader.message() {
         let mut out = Vec::new();
         assert!(put_message(&mut out, &new).is_some(), "a message that was read cannot be written");
         let again = Reader::new(out.into()).message();
         assert_eq!(format!("{again:?}"), format!("{:?}", Some(new)), "a message changes when it is sent on");
+        messages += 1;
     }
     let mut reader = Reader::new(Bytes::copy_from_slice(bytes));
     while let Some((number, answer)) = reader.answer() {
         let mut out = Vec::new();
         put_answer(&mut out, number, answer);
         assert_eq!(Reader::new(out.into()).answer(), Some((number, answer)), "an answer changes when it is sent on");
+        answers += 1;
     }
+    (messages, answers)
+}
+
+/// Frames as nodes send them.
+pub fn frames() -> Vec<Vec<u8>> {
+    let message = Message {
+        id: MessageId::from_bytes([1; 20]),
+        app: AppId::from_bytes([2; 20]),
+        event_type: "a.b".to_owned(),
+        event_id: Some("event".to_owned()),
+        payload: Some(Bytes::from_static(b"{}")),
+        content_type: "application/json".to_owned(),
+        channels: vec!["x".to_owned()],
+        tags: vec!["t".to_owned()],
+        created_at: Timestamp(5),
+        deliver_at: Some(Timestamp(6)),
+        payload_expires_at: Timestamp(7),
+        origin: None,
+    };
+    let idempotency = Idempotency { key: [3; 16], request: [4; 16], expires_at: Timestamp(9), window: Duration::from_secs(1) };
+    let endpoints = vec![EndpointId::from_bytes([5; 20]); 2];
+    let full = NewMessage { message, endpoints, idempotency: Some(idempotency), app_version: Some(12) };
+    let mut empty = full.clone();
+    (empty.message.payload, empty.message.event_id, empty.idempotency, empty.app_version) = (None, None, None, None);
+    let messages = [&full, &empty].map(|new| {
+        let mut out = Vec::new();
+        put_message(&mut out, new);
+        out
+    });
+    let mut answers = Vec::new();
+    let kinds = [Some(Accepted::Fresh), Some(Accepted::Replayed(full.message.id)), Some(Accepted::Outdated), None];
+    (0..).zip(kinds).for_each(|(number, answer)| put_answer(&mut answers, number, answer));
+    vec![messages[0].clone(), messages.concat(), answers]
 }

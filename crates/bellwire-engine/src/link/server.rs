@@ -1,8 +1,8 @@
 //! The end of a link that answers: what another node was asked to accept is accepted here.
 
 use std::io;
-use std::pin::pin;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -140,11 +140,7 @@ pub struct Hello {
     pub to: i64,
 }
 
-fn pair(
-    socket: TcpStream,
-    sends: Keyed,
-    receives: Keyed,
-) -> (Sender, Receiver) {
+fn pair(socket: TcpStream, sends: Keyed, receives: Keyed) -> (Sender, Receiver) {
     let (read, write) = socket.into_split();
     let sender = Sender { socket: write, keyed: sends, frame: Vec::new() };
     let receiver = Receiver { socket: read, keyed: receives, buffer: BytesMut::new(), max: FRAME_BYTES_MAX };
@@ -292,10 +288,7 @@ mod tests {
             let salt = [mine, theirs].concat();
             let keys = (Keyed::new(&key, &salt, TO_ACCEPTOR).unwrap(), Keyed::new(&key, &salt, TO_OPENER).unwrap());
             let (mut sender, _receiver) = pair(opened, keys.0, keys.1);
-            sender
-                .send(|out| out.extend_from_slice(&[3i64.to_le_bytes(), 7i64.to_le_bytes()].concat()))
-                .await
-                .unwrap();
+            sender.send(|out| out.extend_from_slice(&[3i64.to_le_bytes(), 7i64.to_le_bytes()].concat())).await.unwrap();
             match acceptor.await.unwrap() {
                 Ok((_, mut receiver, _)) => {
                     assert_eq!(damage, 1, "damage of the first frame was not seen");

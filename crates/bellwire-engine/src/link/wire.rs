@@ -253,12 +253,8 @@ mod tests {
 
     #[test]
     fn messages_and_answers_read_back_as_written() {
-        let answers = [
-            Some(Accepted::Fresh),
-            Some(Accepted::Replayed(MessageId::from_bytes([8; 20]))),
-            Some(Accepted::Outdated),
-            None,
-        ];
+        let answers =
+            [Some(Accepted::Fresh), Some(Accepted::Replayed(MessageId::from_bytes([8; 20]))), Some(Accepted::Outdated), None];
         let mut out = vec![];
         for new in [full(), empty()] {
             put_message(&mut out, &new).unwrap();

@@ -75,7 +75,8 @@ async fn carry(near: TcpStream, to: String, mut state: watch::Receiver<State>) {
     let answers = async {
         let mut chunk = vec![0; 65_536];
         while let Ok(bytes @ 1..) = from_far.read(&mut chunk).await {
-            if answers_state.wait_for(|state| *state != State::Mute).await.is_err() || to_near.write_all(&chunk[..bytes]).await.is_err()
+            if answers_state.wait_for(|state| *state != State::Mute).await.is_err()
+                || to_near.write_all(&chunk[..bytes]).await.is_err()
             {
                 return;
             }

@@ -113,7 +113,8 @@ fn parse_listen(text: &str) -> Result<NodeListen, String> {
 fn parse_advertise(text: &str) -> Result<String, String> {
     let name = text.rsplit_once(':').map_or(text, |(host, port)| if port.parse::<u16>().is_ok() { host } else { text });
     let is_bracketed = name.starts_with('[') && name.ends_with(']');
-    let is_host = if is_bracketed { name[1..name.len() - 1].parse::<Ipv6Addr>().is_ok() } else { !name.contains([':', '/', '@']) };
+    let is_host =
+        if is_bracketed { name[1..name.len() - 1].parse::<Ipv6Addr>().is_ok() } else { !name.contains([':', '/', '@']) };
     if !name.is_empty() && is_host && parse_name(text).is_ok() {
         Ok(text.to_owned())
     } else {
