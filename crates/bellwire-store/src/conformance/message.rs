@@ -115,8 +115,7 @@ pub async fn an_event_id_makes_one_message(w: World) {
     assert_eq!(w.store.find_message(app, "evt-1").await.unwrap(), Some(first));
     assert_eq!(w.store.find_message(app, "evt-2").await.unwrap(), None);
     // What is refused uses up no key.
-    let keyed =
-        |message| Arc::new(NewMessage { message, endpoints: vec![], idempotency: Some(w.key(7, 7)), app_version: None });
+    let keyed = |message| Arc::new(NewMessage { message, endpoints: vec![], idempotency: Some(w.key(7, 7)), app_version: None });
     let refused = w.store.accept(keyed(with_event(app, "evt-1"))).await;
     assert!(matches!(refused, Err(StoreError::Conflict { what: "eventId", .. })), "{refused:?}");
     assert_eq!(w.store.accept(keyed(w.message(app))).await.unwrap(), Accepted::Fresh);

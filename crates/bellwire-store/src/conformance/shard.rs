@@ -101,7 +101,8 @@ pub async fn joining_begins_a_membership_and_leaving_ends_it(mut w: World) {
     assert_eq!(owned_by(&cluster, None), ShardSet::ALL, "what the earlier membership owned is nobody's");
     // Two members have numbers of their own.
     let other = w.another().await;
-    let observer = NodeInfo { name: "observer".to_owned(), is_worker: false, version: "1.2".to_owned(), address: "10.0.0.1:7".to_owned() };
+    let observer =
+        NodeInfo { name: "observer".to_owned(), is_worker: false, version: "1.2".to_owned(), address: "10.0.0.1:7".to_owned() };
     let rejoined = other.store.join(observer.clone()).await.unwrap();
     assert!(rejoined.epoch > other.epoch);
     let cluster = w.store.beat().await.unwrap();

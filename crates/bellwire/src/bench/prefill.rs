@@ -163,7 +163,12 @@ async fn fill(ground: &Ground, url: &str, messages: u64, pending: u64) -> anyhow
 
 /// What is recorded must be this node's to record: it joins, alone, and takes everything. Nobody is there to declare it dead.
 async fn fill_as_member(store: &Arc<dyn Store>, url: &str, messages: u64, pending: u64) -> anyhow::Result<()> {
-    let info = NodeInfo { name: "bench".to_owned(), is_worker: true, version: env!("CARGO_PKG_VERSION").to_owned(), address: String::new() };
+    let info = NodeInfo {
+        name: "bench".to_owned(),
+        is_worker: true,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        address: String::new(),
+    };
     let membership = store.join(info).await?;
     store.claim_shards(ShardSet::ALL).await?;
     store.set_local(ShardSet::ALL).await?;
