@@ -6,11 +6,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use parking_lot::{Condvar, Mutex};
 
 use super::latency::{self, Latencies};
 use super::load::{Loaded, Progress};
@@ -25,7 +26,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const WAKE_SLACK: Duration = Duration::from_micros(120);
 /// Waiting actively at higher rates would take the processors from the server; then that much more latency is seen.
 const ACTIVE_PER_SECOND_MAX: u32 = 1_000;
-/// For the threads to be there before the first message is due.
+/// Between the moment that all threads are ready and the first message.
 const LEAD: Duration = Duration::from_millis(50);
 const ANSWER_BYTES: usize = 16 * 1024;
 
@@ -84,23 +85,22 @@ impl OpenLoop {
         let opening =
             move || ways.into_iter().map(|(address, make)| Ok((open(address)?, make))).collect::<anyhow::Result<Vec<_>>>();
         let ways = tokio::task::spawn_blocking(opening).await??;
-        let lead_nanos = u64::try_from(LEAD.as_nanos()).unwrap_or(u64::MAX);
-        let (started, started_nanos) = (Instant::now() + LEAD, now_nanos() + lead_nanos);
+        let start = Arc::new(Start { missing: Mutex::new(connections), ready: Condvar::new(), clocks: OnceLock::new() });
         let threads: Vec<_> = (0u64..)
             .zip(ways)
             .map(|(thread, (stream, requests))| {
                 let sender = Sender {
+                    latencies: latency::full_size()?,
                     stream,
                     requests,
                     interval: Duration::from_secs(1) / self.per_second.max(1),
                     slack: if self.per_second <= ACTIVE_PER_SECOND_MAX { WAKE_SLACK } else { Duration::ZERO },
-                    started,
-                    started_nanos,
+                    start: Arc::clone(&start),
                     progress: Arc::clone(progress),
                 };
-                tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(connections)))
+                Ok(tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(connections))))
             })
-            .collect();
+            .collect::<anyhow::Result<_>>()?;
         let mut all = latency::latencies()?;
         for thread in threads {
             all.add(&thread.await??)?;
@@ -108,32 +108,63 @@ impl OpenLoop {
         Ok(Loaded {
             acknowledged: progress.acknowledged.load(Ordering::Relaxed),
             refused: progress.refused.load(Ordering::Relaxed),
-            elapsed: started.elapsed(),
+            elapsed: start.clocks().0.elapsed(),
             latencies: all,
         })
     }
 }
 
+/// When the first message is due: a moment after the last thread has become ready. A thread that allocates for the first time has
+/// pages of its own cleared, two megabytes for each size: a hundred threads that do so at once leave the server no processor for a
+/// second. So they allocate nothing once the first message is due, and are all there by then.
+struct Start {
+    /// Threads that are not ready yet.
+    missing: Mutex<usize>,
+    ready: Condvar,
+    clocks: OnceLock<(Instant, u64)>,
+}
+
+impl Start {
+    /// Waits until all are.
+    fn ready(&self) -> anyhow::Result<(Instant, u64)> {
+        let mut missing = self.missing.lock();
+        *missing -= 1;
+        if *missing == 0 {
+            self.ready.notify_all();
+        } else if self.ready.wait_while_for(&mut missing, |missing| *missing > 0, ANSWER_TIMEOUT).timed_out() {
+            bail!("{missing} of the connections' threads did not start within {ANSWER_TIMEOUT:?}");
+        }
+        Ok(self.clocks())
+    }
+
+    fn clocks(&self) -> (Instant, u64) {
+        let lead_nanos = u64::try_from(LEAD.as_nanos()).unwrap_or(u64::MAX);
+        *self.clocks.get_or_init(|| (Instant::now() + LEAD, now_nanos() + lead_nanos))
+    }
+}
+
 /// One connection's share.
 struct Sender {
+    /// Made by the thread that starts the others, and never larger: see [`Start`].
+    latencies: Latencies,
     stream: TcpStream,
     requests: Box<dyn MakeDue>,
     interval: Duration,
     /// Waited actively before a request is due.
     slack: Duration,
-    started: Instant,
-    started_nanos: u64,
+    start: Arc<Start>,
     progress: Arc<Progress>,
 }
 
 impl Sender {
     fn run(mut self, sequences: impl Iterator<Item = u64>) -> anyhow::Result<Latencies> {
-        let mut latencies = latency::latencies()?;
+        let mut latencies = self.latencies;
+        let (started, started_nanos) = self.start.ready()?;
         for sequence in sequences {
             let offset = self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
-            let due = self.started + offset;
+            let due = started + offset;
             wait_until(due, self.slack);
-            let due_nanos = self.started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
+            let due_nanos = started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
             let request = self.requests.make_due(due_nanos, sequence);
             self.progress.sent.fetch_add(1, Ordering::Relaxed);
             let status = exchange(&mut self.stream, request)?;
