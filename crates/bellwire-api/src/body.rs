@@ -169,11 +169,35 @@ fn shorten(text: &mut String, chars_max: usize) {
 mod tests {
     use super::*;
     use crate::wire::endpoint::EndpointIn;
+    use crate::wire::endpoint_part::{EndpointHeadersIn, EndpointHeadersPatchIn};
 
     fn finding(json: &str) -> Invalid {
         match parse::<EndpointIn>(json.as_bytes()) {
             Err(ApiError::Invalid(mut findings)) => findings.remove(0),
             other => panic!("{json} gave {other:?}"),
+        }
+    }
+
+    /// Broken: a fault in a megabyte of text is told with all of it.
+    #[test]
+    fn faults_are_told_in_few_words() {
+        let long = "x".repeat(100_000);
+        let found = finding(&format!(r#"{{"url": "https://a.example", "throttleRate": "{long}"}}"#));
+        assert_eq!((found.loc.len(), found.msg.chars().count()), (2, TEXT_CHARS_MAX + 1));
+        let found = finding(&format!(r#"{{"url": "https://a.example", "metadata": {{"{long}": 5}}}}"#));
+        assert!(found.loc.iter().all(|place| place.len() <= PLACE_CHARS_MAX + 3), "{:?}", found.loc.last());
+    }
+
+    /// Broken: an endpoint has one header twice, or tens of thousands of them are compared with each other.
+    #[test]
+    fn two_spellings_of_a_header_are_one_and_many_headers_are_refused_by_their_number() {
+        let json = br#"{"headers": {"X-A": "1", "x-a": null, "x-b": "2"}}"#;
+        let patch: EndpointHeadersPatchIn = parse(json).unwrap();
+        assert_eq!(patch.headers.into_iter().collect::<Vec<_>>(), [("x-a".into(), None), ("x-b".into(), Some("2".into()))]);
+        let many: Vec<String> = (0..80_000).map(|number| format!("\"x{number:07}\": \"\"")).collect();
+        let json = format!("{{\"headers\": {{{}}}}}", many.join(","));
+        for found in [parse::<EndpointHeadersIn>(json.as_bytes()).err(), parse::<EndpointHeadersPatchIn>(json.as_bytes()).err()] {
+            assert!(found.is_some_and(|error| error.to_string().contains("80000 headers are too many")));
         }
     }
 

@@ -84,6 +84,34 @@ async fn every_split_of_an_answer_reads_the_same() {
     }
 }
 
+/// Broken: what a packet happens to hold beyond the limit decides whether an answer counts as broken.
+#[tokio::test]
+async fn a_long_chunked_body_ends_at_the_limit_wherever_it_is_cut() {
+    let text = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}oops", "5;x\r\nhello\r\n".repeat(92));
+    let whole = run(&[text.as_bytes()], SMALL, false, LONG).await;
+    let pieces: Vec<&[u8]> = text.as_bytes().chunks(7).collect();
+    assert_eq!(run(&pieces, SMALL, false, LONG).await, whole);
+    let answer = whole.0.unwrap();
+    assert_eq!((&answer.body[..], answer.is_truncated, answer.interrupted), (&b"hellohello"[..], true, None));
+}
+
+/// Broken: a receiver that sends empty lines byte by byte has us read all of them anew each time, or is sent the request again.
+#[tokio::test]
+async fn empty_lines_before_an_answer_are_read_once() {
+    let (ours, mut theirs) = duplex(1 << 20);
+    let mut http = Http1::new(ours, ResponseLimits::default());
+    let text = [&b"\r\n".repeat(5_000)[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
+    let pieces: Vec<&[u8]> = text.chunks(1).collect();
+    let (result, ()) = tokio::join!(http.exchange(HEAD, BODY, Instant::now() + LONG), serve(&mut theirs, &pieces));
+    assert_eq!(result.unwrap().status, 204);
+    assert!(http.scanned_bytes() <= 200, "{} bytes were looked at", http.scanned_bytes());
+
+    let lines = b"\n".repeat(limits::RESPONSE_HEAD_BYTES_MAX + 1);
+    assert_eq!(run(&[&lines], ResponseLimits::default(), false, LONG).await.0, Err(TransportError::HeadTooLarge));
+    let closed = TransportError::Closed { response_started: true, is_reused: false };
+    assert_eq!(run(&[b"\r\n"], ResponseLimits::default(), true, LONG).await.0, Err(closed));
+}
+
 /// Broken: a receiver fills our memory with its answer, or a long answer costs a good connection.
 #[tokio::test]
 async fn bodies_are_kept_up_to_a_limit_and_drained_up_to_another() {
