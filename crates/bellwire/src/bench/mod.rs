@@ -16,6 +16,7 @@ pub mod payload;
 pub mod phase;
 pub mod prefill;
 pub mod process;
+pub mod push;
 pub mod receive;
 pub mod receiver;
 pub mod report;

@@ -1,5 +1,6 @@
-//! The phase `receive`: pushes of GitHub come to the public URL of a source. No endpoint is attached: what is measured ends with
-//! the acknowledgement, which is given after the commit. First closed loop, then half of the rate that this came to, open loop.
+//! The phase `receive`: pushes of GitHub, as large as its own, come to the public URL of a source. No endpoint is attached: what is
+//! measured ends with the acknowledgement, which is given after the commit. First closed loop, then half of the rate that this came
+//! to, open loop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::latency::{Quantiles, median};
 use super::load::{ClosedLoop, MakeRequest, Progress};
 use super::payload::write_digits;
 use super::phase::{Bench, Measured, Watch};
+use super::push;
 use super::target::Target;
 
 const NAME: &str = "receive";
@@ -25,10 +27,8 @@ const IN_FLIGHT: usize = 64;
 const OPEN_CONNECTIONS: usize = 128;
 /// Signed before anything is measured: so many commits are pushed again and again. Only the id of the delivery is new with every
 /// request: GitHub's signature does not cover it, and the source knows a repeated event by it.
-const POOL: usize = 4_096;
+const POOL: usize = 512;
 const SECRET: &str = "8f3a1c5d7e9b0246813579bdf0246813579bdf02468ace13579bdf02468ace13";
-/// The commit that the example event pushes.
-const COMMIT: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 /// A delivery's id; its first and its last digits are written anew for every request.
 const DELIVERY: &str = "00000000-ea1e-11f0-8d1e-000000000000";
 const ROUND_DIGITS: usize = 8;
@@ -68,7 +68,7 @@ impl Push {
     fn sign(authority: &str, path: &str, commit: usize) -> anyhow::Result<Self> {
         let fixture = fixtures::for_provider("github").find(|fixture| fixture.event() == "push");
         let fixture = fixture.context("there is no example of a push")?;
-        let body = std::str::from_utf8(fixture.body())?.replace(COMMIT, &format!("{commit:040x}"));
+        let body = push::body(&format!("{commit:040x}"));
         let mut headers: Vec<(&str, &[u8])> = fixture.headers().map(|(name, value)| (name, value.as_bytes())).collect();
         headers.retain(|(name, _)| !name.eq_ignore_ascii_case("x-github-delivery"));
         headers.push(("X-GitHub-Delivery", DELIVERY.as_bytes()));
