@@ -12,7 +12,7 @@ use super::{database, open};
 
 /// Cases run at a time: each has two stores at most, with their connections.
 const AT_A_TIME: usize = 4;
-const CASE_MAX: Duration = Duration::from_secs(60);
+const CASE_MAX: Duration = Duration::from_secs(240);
 /// A part of a case's name: only those are run.
 const ONLY_VARIABLE: &str = "BELLWIRE_TEST_CASE";
 
