@@ -245,6 +245,6 @@ fn holds(field: &str, value: u32, max: u32, names: &[&str]) -> bool {
             None if range == "*" => (first, if max == 7 { 6 } else { max }),
             None => (number(range), if step.is_some() { max } else { number(range) }),
         };
-        (from..=to).contains(&value) && (value - from) % step.unwrap_or(1) == 0
+        (from..=to).contains(&value) && (value - from).is_multiple_of(step.unwrap_or(1))
     })
 }
