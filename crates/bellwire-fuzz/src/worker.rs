@@ -90,7 +90,7 @@ fn rounds(target: &Target, seed: u64, length: Duration, file: &File) -> Done {
     let mut run = |input: &[u8]| {
         write_current(file, input).expect("a file for the current input");
         ROUNDS.fetch_add(1, Ordering::Relaxed);
-        seen.insert((target.run)(input)).then(|| seen.len())
+        seen.insert((target.run)(input)).then_some(seen.len())
     };
     let mut features = corpus.iter().filter_map(|input| run(input)).max().unwrap_or_default();
     let mut bytes: usize = corpus.iter().map(Vec::len).sum();
