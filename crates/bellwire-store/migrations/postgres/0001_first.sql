@@ -261,7 +261,7 @@ CREATE TABLE handover (
     endpoint bigint NOT NULL,
     is_retry boolean NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX handover_by_shard ON handover (shard);
+CREATE INDEX handover_by_shard ON handover (shard, message);
 
 -- Applications written to: what other nodes forget from their caches. transaction: for reading on without a gap, whatever the
 -- order of commits.

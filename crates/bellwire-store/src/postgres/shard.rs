@@ -256,12 +256,19 @@ impl PostgresStore {
     async fn take_inner(&self, shards: &ShardSet) -> Outcome<HandedOver> {
         let epoch = self.epoch()?;
         let mut conn = self.members.get().await?;
-        let sql = "SELECT h.shard, h.message, h.endpoint, h.is_retry, q.message IS NOT NULL, r.message IS NOT NULL, \
+        // Row by row through the indexes, whatever the planner thinks of tables that are full at one moment and empty at the next. In the
+        // order of the index, since only a scan that follows it marks what is dead for those that come after.
+        let sql = "SELECT h.tid, h.message, h.endpoint, h.is_retry, q.message IS NOT NULL, r.message IS NOT NULL, \
              coalesce(q.message, r.message), coalesce(q.tail, r.tail), e.id, e.tail, a.id, a.tail, r.tries, r.due_at, r.trigger, \
-             r.resume_at FROM (SELECT shard, message, endpoint, is_retry FROM handover WHERE shard = ANY($1) LIMIT $2) AS h \
-             LEFT JOIN queue AS q ON NOT h.is_retry AND q.message = h.message AND q.endpoint = h.endpoint \
-             LEFT JOIN retry AS r ON h.is_retry AND r.message = h.message AND r.endpoint = h.endpoint \
-             LEFT JOIN endpoint AS e ON e.id = h.endpoint LEFT JOIN application AS a ON a.id = coalesce(q.app, r.app) \
+             r.resume_at FROM (SELECT one.* FROM unnest($1) AS s (shard) CROSS JOIN LATERAL \
+             (SELECT ctid::text AS tid, message, endpoint, is_retry FROM handover WHERE shard = s.shard \
+             ORDER BY message LIMIT $2) AS one LIMIT $2) AS h \
+             LEFT JOIN LATERAL (SELECT message, tail, app FROM queue \
+             WHERE NOT h.is_retry AND message = h.message AND endpoint = h.endpoint LIMIT 1) AS q ON TRUE \
+             LEFT JOIN LATERAL (SELECT message, tail, app, tries, due_at, trigger, resume_at FROM retry \
+             WHERE h.is_retry AND message = h.message AND endpoint = h.endpoint LIMIT 1) AS r ON TRUE \
+             LEFT JOIN LATERAL (SELECT id, tail FROM endpoint WHERE id = h.endpoint LIMIT 1) AS e ON TRUE \
+             LEFT JOIN LATERAL (SELECT id, tail FROM application WHERE id = coalesce(q.app, r.app) LIMIT 1) AS a ON TRUE \
              ORDER BY h.message, h.endpoint";
         let rows = conn.query(sql, &[p(&numbers(shards)), p(&TAKEN_MAX)]).await?;
         if rows.is_empty() {
@@ -270,7 +277,9 @@ impl PostgresStore {
             return Ok(HandedOver::default());
         }
         let mut taken = Vec::with_capacity(rows.len());
+        let mut places = Vec::with_capacity(rows.len());
         for found in &rows {
+            places.push(row::get::<String>(found, 0)?);
             taken.push((row::get::<i64>(found, 1)?, row::get::<i64>(found, 2)?, row::get::<bool>(found, 3)?));
         }
         let mut handed =
@@ -293,7 +302,7 @@ impl PostgresStore {
                 Err(fault) => report(found, 6, fault),
             }
         }
-        match forget_taken(&mut conn, epoch, &numbers(shards), &taken).await {
+        match forget_taken(&mut conn, epoch, &places, &taken).await {
             Ok(()) => self.seen.taken.lock().clear(),
             // Whether they are gone or not: these have been handed out now.
             Err(fault) if fault.is_outcome_unknown() => self.seen.taken.lock().extend(taken),
@@ -379,16 +388,17 @@ fn alone(message: Message) -> NewMessage {
     NewMessage { message, endpoints: Vec::new(), idempotency: None, app_version: None }
 }
 
-/// Takes rows out of `handover`, while this node is a member.
-async fn forget_taken(conn: &mut Conn, epoch: i64, shards: &Vec<i16>, taken: &[(i64, i64, bool)]) -> Outcome<()> {
+/// Takes rows out of `handover`, while this node is a member. By their places, which another row may have got since: what stands
+/// there must be what was read.
+async fn forget_taken(conn: &mut Conn, epoch: i64, places: &Vec<String>, taken: &[(i64, i64, bool)]) -> Outcome<()> {
     let messages: Vec<i64> = taken.iter().map(|(message, ..)| *message).collect();
     let endpoints: Vec<i64> = taken.iter().map(|(_, endpoint, _)| *endpoint).collect();
     let retries: Vec<bool> = taken.iter().map(|(.., is_retry)| *is_retry).collect();
     let sql = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE), \
-         gone AS (DELETE FROM handover AS h USING unnest($4, $5, $6) AS t (message, endpoint, is_retry) \
-         WHERE h.shard = ANY($3) AND h.message = t.message AND h.endpoint = t.endpoint AND h.is_retry = t.is_retry \
+         gone AS (DELETE FROM handover AS h USING unnest($3, $4, $5, $6) AS t (place, message, endpoint, is_retry) \
+         WHERE h.ctid = t.place::tid AND h.message = t.message AND h.endpoint = t.endpoint AND h.is_retry = t.is_retry \
          AND EXISTS (SELECT 1 FROM held)) SELECT EXISTS (SELECT 1 FROM held)";
-    let found = conn.query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(shards), p(&messages), p(&endpoints), p(&retries)]).await?;
+    let found = conn.query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(places), p(&messages), p(&endpoints), p(&retries)]).await?;
     if row::get(&found, 0)? { Ok(()) } else { Err(StoreError::Fenced.into()) }
 }
 
