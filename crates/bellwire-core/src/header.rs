@@ -49,9 +49,9 @@ const SENSITIVE_PARTS: &[&str] = &["secret", "token", "api-key", "apikey", "pass
 /// Whether the value of header `name` is masked when read back.
 pub fn is_sensitive(name: &str) -> bool {
     SENSITIVE.iter().any(|known| known.eq_ignore_ascii_case(name))
-        || SENSITIVE_PARTS.iter().any(|part| {
-            name.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
-        })
+        || SENSITIVE_PARTS
+            .iter()
+            .any(|part| name.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes())))
 }
 
 fn is_token(c: u8) -> bool {
