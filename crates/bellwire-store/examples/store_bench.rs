@@ -92,7 +92,7 @@ impl Bench {
         let store = open_store(&dir, database).await;
         let ids = Arc::new(IdGenerator::new(store.last_key().await.unwrap()));
         let node = NodeInfo { name: "bench".to_owned(), is_worker: true, version: "0".to_owned(), address: String::new() };
-        let membership = store.join(node).await.unwrap();
+        let membership = store.join(node, None).await.unwrap();
         ids.set_slot(membership.slot);
         store.claim_shards(ShardSet::ALL).await.unwrap();
         store.set_local(ShardSet::ALL).await.unwrap();

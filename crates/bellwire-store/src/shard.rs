@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, ShardSet};
+use bellwire_core::{AppId, ShardSet, Timestamp};
 
 use crate::{DueDelivery, NewMessage, Result};
 
@@ -28,6 +28,15 @@ pub struct NodeInfo {
     pub version: String,
     /// `host:port` by which the other nodes reach it; empty: not at all.
     pub address: String,
+}
+
+/// What a node held while the store had it as nobody's or another's: the store was put back to a former state. Until the node noticed,
+/// whoever took these shards and the node itself both worked on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    pub shards: ShardSet,
+    /// Messages made before were known to the store's owners of these shards.
+    pub since: Timestamp,
 }
 
 /// A node's membership, until it leaves or is declared dead.
@@ -78,7 +87,8 @@ pub trait ShardStore {
     /// Whether other processes may work on this store at the same time.
     fn is_shared(&self) -> bool;
     /// Becomes a member with a new epoch; an earlier membership of this process is over.
-    async fn join(&self, node: NodeInfo) -> Result<Membership>;
+    /// What it accepted of `forgotten` is left to whoever owns that now, who may be delivering it already.
+    async fn join(&self, node: NodeInfo, forgotten: Option<Forgotten>) -> Result<Membership>;
     /// One heartbeat. [`crate::StoreError::Fenced`]: declared dead; join again.
     async fn beat(&self) -> Result<Cluster>;
     /// Takes those of `wanted` that nobody owns. Returns which.

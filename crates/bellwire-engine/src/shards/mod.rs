@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bellwire_core::{EndpointId, Shard, ShardSet};
-use bellwire_store::{Cluster, NodeInfo, StoreError};
+use bellwire_store::{Cluster, Forgotten, NodeInfo, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -169,7 +169,7 @@ impl Shards {
 
 /// Joins, before anything else is asked of a shared store.
 pub async fn join(engine: &Engine) -> Result<(), EngineError> {
-    let membership = engine.store.join(node_info(engine)).await?;
+    let membership = engine.store.join(node_info(engine), None).await?;
     begin(engine, membership.epoch, membership.slot);
     Ok(())
 }
@@ -199,13 +199,24 @@ fn begin(engine: &Engine, epoch: i64, slot: Option<u16>) {
 pub async fn run(engine: Arc<Engine>) {
     let mut watch = Watch::new(engine.config.lease);
     let mut moves = JoinSet::new();
+    // When the store was last asked, and knew what is this node's.
+    let mut known_at = engine.now();
     while !engine.shards.has_left.load(Ordering::Acquire) {
+        let now = engine.now();
         let is_again = match beat(&engine, &mut watch, &mut moves).await {
-            Ok(()) => false,
+            Ok(Beat::Known) => {
+                known_at = now;
+                false
+            }
+            Ok(Beat::Forgotten(shards)) => {
+                rejoin(&engine, &mut moves, Some(Forgotten { shards, since: known_at })).await;
+                (watch, known_at) = (Watch::new(engine.config.lease), now);
+                true
+            }
             Err(StoreError::Closed) => return,
             Err(StoreError::Fenced) => {
-                rejoin(&engine, &mut moves).await;
-                watch = Watch::new(engine.config.lease);
+                rejoin(&engine, &mut moves, None).await;
+                (watch, known_at) = (Watch::new(engine.config.lease), now);
                 true
             }
             Err(error) => {
@@ -224,8 +235,15 @@ pub async fn run(engine: Arc<Engine>) {
     moves.abort_all();
 }
 
+/// What the answer to a heartbeat says of this node's shards.
+enum Beat {
+    Known,
+    /// The store does not know of some of these, which it holds.
+    Forgotten(ShardSet),
+}
+
 /// One heartbeat and what follows from its answer.
-async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<(), StoreError> {
+async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) -> Result<Beat, StoreError> {
     let shards = &engine.shards;
     let before = shards.holdings();
     let began = shards.clock.now();
@@ -238,7 +256,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
     if !lost.is_empty() {
         // A database that was restored, or a standby that lacked the last commits: others may have them, or are about to.
         tracing::error!(node.epoch = own, shards = lost.len(), "the database does not know that these shards are this node's");
-        return Err(StoreError::Fenced);
+        return Ok(Beat::Forgotten(shards.holdings().held()));
     }
     let was_sure = shards.is_sure();
     shards.set_sure_until(began + engine.config.lease);
@@ -260,7 +278,7 @@ async fn beat(engine: &Arc<Engine>, watch: &mut Watch, moves: &mut JoinSet<()>) 
     if !engine.is_stopping() && engine.config.is_worker {
         balance(engine, own, &cluster, &look.workers, before, moves).await?;
     }
-    Ok(())
+    Ok(Beat::Known)
 }
 
 /// Ends another node's membership. Beside the heart: it waits for writes of that node that are under way.
@@ -313,7 +331,7 @@ async fn balance(
 }
 
 /// This node's membership is over: others have its shards. It forgets everything and begins anew.
-async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
+async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>, forgotten: Option<Forgotten>) {
     tracing::warn!(node.epoch = engine.shards.epoch(), "this node's membership is over: joining again");
     engine.metrics.lease_losses.inc();
     engine.shards.sure_until.store(0, Ordering::Release);
@@ -323,7 +341,7 @@ async fn rejoin(engine: &Arc<Engine>, moves: &mut JoinSet<()>) {
     while moves.join_next().await.is_some() {}
     let _turn = engine.shards.turn.lock().await;
     while !engine.shards.has_left.load(Ordering::Acquire) {
-        match engine.store.join(node_info(engine)).await {
+        match engine.store.join(node_info(engine), forgotten).await {
             Ok(membership) => {
                 begin(engine, membership.epoch, membership.slot);
                 engine.forget_caches();

@@ -3,13 +3,14 @@
 //! Of a store that belongs to one process, the cases ask that it is its own only member.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, Message, MessageId, SHARDS, Shard, ShardSet};
 
 use super::world::{DAY, World, fresh};
 use crate::{
-    Accepted, AttemptRecord, Changes, Cluster, DeliveryNext, DueDelivery, HandedOver, NewMessage, NodeInfo, StoreError, Task,
-    TaskKind, TaskStatus,
+    Accepted, AttemptRecord, Changes, Cluster, DeliveryNext, DueDelivery, Forgotten, HandedOver, NewMessage, NodeInfo,
+    StoreError, Task, TaskKind, TaskStatus,
 };
 
 type Delivery = (MessageId, EndpointId);
@@ -103,7 +104,7 @@ pub async fn joining_begins_a_membership_and_leaving_ends_it(mut w: World) {
     let other = w.another().await;
     let observer =
         NodeInfo { name: "observer".to_owned(), is_worker: false, version: "1.2".to_owned(), address: "10.0.0.1:7".to_owned() };
-    let rejoined = other.store.join(observer.clone()).await.unwrap();
+    let rejoined = other.store.join(observer.clone(), None).await.unwrap();
     assert!(rejoined.epoch > other.epoch);
     let cluster = w.store.beat().await.unwrap();
     let [one, two] = &cluster.nodes[..] else { panic!("two members: {cluster:?}") };
@@ -244,6 +245,34 @@ pub async fn what_a_node_accepts_after_its_death_is_handed_over(w: World) {
     handed.sort_unstable();
     assert_eq!(handed, both(&late));
     assert_eq!(firsts(&take(&other, ShardSet::ALL).await), [], "each is handed out once");
+}
+
+/// Broken: what a node accepted for shards that the store had as somebody else's waits until they change hands again.
+pub async fn what_a_node_accepted_of_forgotten_shards_is_left_to_their_owner(w: World) {
+    let (app, endpoints) = spread(&w, 2).await;
+    let known = w.publish(app, &endpoints).await;
+    w.pass(Duration::from_secs(60));
+    let since = w.now();
+    let unknown = w.publish(app, &endpoints).await;
+    let shards = shards_of(&endpoints[..1]);
+    if !w.store.is_shared() {
+        w.store.join(World::node(), Some(Forgotten { shards, since })).await.unwrap();
+        assert_eq!(firsts(&take(&w, ShardSet::ALL).await), [], "its shards are never forgotten");
+        return;
+    }
+    let other = w.another().await;
+    bury(&other, w.epoch).await;
+    assert_eq!(other.store.claim_shards(ShardSet::ALL).await.unwrap(), ShardSet::ALL);
+    assert_eq!(adopt(&other, ShardSet::ALL, i64::MAX).await.len(), 4);
+    w.store.join(World::node(), Some(Forgotten { shards, since })).await.unwrap();
+    assert_eq!(
+        firsts(&take(&other, ShardSet::ALL).await),
+        [(unknown.id, endpoints[0])],
+        "not {}, which was long known",
+        known.id
+    );
+    w.store.join(World::node(), None).await.unwrap();
+    assert_eq!(firsts(&take(&other, ShardSet::ALL).await), [], "once");
 }
 
 pub async fn commits_tell_of_local_shards_alone(w: World) {

@@ -84,7 +84,7 @@ impl World {
 
     /// Becomes a member.
     pub async fn join(&mut self) {
-        let membership = self.store.join(Self::node()).await.unwrap();
+        let membership = self.store.join(Self::node(), None).await.unwrap();
         self.epoch = membership.epoch;
         self.ids.set_slot(membership.slot);
     }

@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
+use bellwire_core::{AppId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS, id::timestamp_to_key};
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
@@ -19,7 +20,9 @@ use super::param::p;
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
 use super::state::trigger;
 use super::writer::{ADOPT_LANE, LANES, TAKE_LANE};
-use crate::{Changes, Cluster, DueDelivery, HandedOver, Membership, NewMessage, Node, NodeInfo, Result, ShardStore, StoreError};
+use crate::{
+    Changes, Cluster, DueDelivery, Forgotten, HandedOver, Membership, NewMessage, Node, NodeInfo, Result, ShardStore, StoreError,
+};
 
 /// Rows read at a time when shards are adopted.
 const PAGE: i64 = 2_048;
@@ -29,6 +32,8 @@ const TAKEN_MAX: i64 = 512;
 const PAYLOAD_ALONG_BYTES_MAX: i32 = 2_048;
 /// Changes read at a time; beyond, everything is forgotten.
 const CHANGES_MAX: i64 = 4_096;
+/// A message's id is made this long before it is accepted, at most, by the clocks of all nodes.
+const IDS_LATE_MAX: Duration = Duration::from_secs(30);
 /// Any number that nobody else uses for advisory locks in this database: one node joins at a time.
 const JOIN_LOCK: i64 = 0x6265_6c6c_6a6f_696e;
 
@@ -41,6 +46,8 @@ pub struct Seen {
     changes: Mutex<Option<ChangesSeen>>,
     /// Handed out, but it is not known whether their rows in `handover` are gone.
     taken: Mutex<HashSet<(i64, i64, bool)>>,
+    /// A membership that is over, and is not known to be gone from the database.
+    former: Mutex<Option<i64>>,
 }
 
 fn numbers(shards: &ShardSet) -> Vec<i16> {
@@ -56,6 +63,16 @@ async fn bury(tx: &Conn, epoch: i64) -> Outcome<()> {
     tx.execute("DELETE FROM fence WHERE epoch = $1", &[p(&epoch)]).await?;
     // A statement of its own: it also sees what was claimed while the first one waited.
     tx.execute("UPDATE shard SET owner = NULL WHERE owner = $1", &[p(&epoch)]).await?;
+    Ok(())
+}
+
+/// Leaves to their owners what this node's former membership, which is over, may have accepted or fetched after they had read what there was.
+async fn hand_back(tx: &Conn, forgotten: &Forgotten) -> Outcome<()> {
+    let from = timestamp_to_key(forgotten.since.minus(IDS_LATE_MAX));
+    let sql = "INSERT INTO handover (shard, message, endpoint, is_retry) \
+         SELECT shard, message, endpoint, FALSE FROM queue WHERE message >= $1 AND shard = ANY($2)";
+    let count = tx.execute(sql, &[p(&from), p(&numbers(&forgotten.shards))]).await?;
+    tracing::warn!(deliveries = count, "left to the present owners of their shards, who may have them already");
     Ok(())
 }
 
@@ -104,16 +121,23 @@ impl PostgresStore {
         Ok(self.writer.membership().ok_or(StoreError::Fenced)?.epoch)
     }
 
-    async fn join_inner(&self, info: &NodeInfo) -> Outcome<Membership> {
-        let former = self.writer.membership();
+    async fn join_inner(&self, info: &NodeInfo, forgotten: Option<&Forgotten>) -> Outcome<Membership> {
+        let former = {
+            let mut former = self.seen.former.lock();
+            *former = self.writer.membership().map(|membership| membership.epoch).or(*former);
+            *former
+        };
         self.writer.become_member(None).await;
         let mut conn = self.members.get().await?;
         let tx = conn.begin().await?;
         let result = async {
             tx.query("SELECT pg_advisory_xact_lock($1)", &[p(&JOIN_LOCK)]).await?;
             if let Some(former) = former {
-                tx.execute("DELETE FROM node WHERE epoch = $1", &[p(&former.epoch)]).await?;
-                bury(&tx, former.epoch).await?;
+                tx.execute("DELETE FROM node WHERE epoch = $1", &[p(&former)]).await?;
+                bury(&tx, former).await?;
+            }
+            if let Some(forgotten) = forgotten {
+                hand_back(&tx, forgotten).await?;
             }
             let epoch: i64 = row::get(&tx.query_one("SELECT nextval('node_epoch')", &[]).await?, 0)?;
             // From another place each time: a number just become free may still be in use by a node that does not know it is dead.
@@ -133,6 +157,7 @@ impl PostgresStore {
         .await;
         let membership = tx.end(result).await?;
         self.seen.taken.lock().clear();
+        *self.seen.former.lock() = None;
         self.writer.become_member(Some(membership)).await;
         Ok(membership)
     }
@@ -408,8 +433,8 @@ impl ShardStore for PostgresStore {
         true
     }
 
-    async fn join(&self, node: NodeInfo) -> Result<Membership> {
-        Ok(self.join_inner(&node).await?)
+    async fn join(&self, node: NodeInfo, forgotten: Option<Forgotten>) -> Result<Membership> {
+        Ok(self.join_inner(&node, forgotten.as_ref()).await?)
     }
 
     async fn beat(&self) -> Result<Cluster> {

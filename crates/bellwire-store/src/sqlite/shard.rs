@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bellwire_core::{AppId, SHARDS, ShardSet};
 
 use super::SqliteStore;
-use crate::{Changes, Cluster, DeliveryStore, DueDelivery, HandedOver, Membership, NodeInfo, Result, ShardStore, StoreError};
+use crate::{
+    Changes, Cluster, DeliveryStore, DueDelivery, Forgotten, HandedOver, Membership, NodeInfo, Result, ShardStore, StoreError,
+};
 
 /// Rows read at a time.
 const PAGE: usize = 2_048;
@@ -17,7 +19,7 @@ impl ShardStore for SqliteStore {
         false
     }
 
-    async fn join(&self, _node: NodeInfo) -> Result<Membership> {
+    async fn join(&self, _node: NodeInfo, _forgotten: Option<Forgotten>) -> Result<Membership> {
         Ok(Membership { epoch: EPOCH, slot: None })
     }
 

@@ -169,7 +169,7 @@ async fn fill_as_member(store: &Arc<dyn Store>, url: &str, messages: u64, pendin
         version: env!("CARGO_PKG_VERSION").to_owned(),
         address: String::new(),
     };
-    let membership = store.join(info).await?;
+    let membership = store.join(info, None).await?;
     store.claim_shards(ShardSet::ALL).await?;
     store.set_local(ShardSet::ALL).await?;
     let result = write_all(store, membership, url, messages, pending).await;
