@@ -321,8 +321,7 @@ impl CommitSink for Sink {
                 }
             }
         });
-        let others = messages.iter().flat_map(|new| &new.endpoints).filter(|endpoint| !local.has(**endpoint));
-        engine.links.nudge_owners(others);
+        engine.links.tell_owners(messages, local);
         for new in messages {
             let message = &new.message;
             let Some(due_at) = message.deliver_at else { continue };

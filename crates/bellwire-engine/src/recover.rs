@@ -33,7 +33,7 @@ impl Engine {
             Written::Fresh(_) => {
                 // The sink has queued it; starting it here saves a wake-up.
                 self.pump();
-                self.links.nudge_owners(std::iter::once(&endpoint));
+                self.links.nudge_owner(endpoint);
                 Written::Fresh(())
             }
             Written::Replayed { status, response } => Written::Replayed { status, response },

@@ -38,7 +38,7 @@ pub use event_type::EventTypeStore;
 pub use idempotency::{Idempotency, IdempotencyRecord, Written};
 pub use maintenance::{MaintenanceStore, RetentionReport, StoreReport};
 pub use message::{Accepted, MessageFilter, MessageStore, NewMessage};
-pub use shard::{Changes, Cluster, Forgotten, HandedOver, Membership, Node, NodeInfo, ShardStore};
+pub use shard::{Changes, Cluster, Forgotten, HandedOver, Known, Membership, Node, NodeInfo, ShardStore};
 pub use source::{Receipt, SourceStore, StateChange};
 pub use task::{Task, TaskKind, TaskStatus, TaskStore};
 

@@ -74,6 +74,9 @@ pub struct HandedOver {
     pub more: bool,
 }
 
+/// What a node has heard of messages from elsewhere, by their keys: each as it was accepted, with at least the endpoints of this node.
+pub type Known<'k> = dyn Fn(i64) -> Option<Arc<NewMessage>> + Sync + 'k;
+
 /// Applications written to (themselves or their endpoints) by anybody since the last time asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changes {
@@ -109,7 +112,8 @@ pub trait ShardStore {
     /// handed over: nothing twice, nothing missed. `last_key` is the last key before this process accepted anything (embedded store).
     async fn adopt(&self, shards: ShardSet, last_key: i64, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Result<()>;
     /// Fetches what was handed over for these shards; each is handed out once.
-    async fn take_handed_over(&self, shards: ShardSet) -> Result<HandedOver>;
+    /// Messages that `known` has, by their keys, need not be read.
+    async fn take_handed_over(&self, shards: ShardSet, known: &Known) -> Result<HandedOver>;
     /// What to forget in caches. The first call says [`Changes::All`].
     async fn changes(&self) -> Result<Changes>;
     /// Goes up with every write to the application or its endpoints: read *before* what is cached, and given along with a

@@ -1,12 +1,13 @@
 //! The end of a link that asks: one connection to one peer, kept open and opened again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bellwire_core::EndpointId;
 use bellwire_store::{Accepted, NewMessage, Node};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
-use super::wire::{self, Answer, NUDGE, Reader};
+use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
 use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
 
 /// Between two attempts to open a connection, at first and at most.
@@ -24,6 +25,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const FRAME_ITEMS_MAX: usize = 128;
 /// A request's number goes before each.
 const NUMBER_BYTES: usize = 8;
+/// Messages accepted that wait to be told; of more, the peer learns from the database alone.
+const NEWS_MAX: usize = 1_024;
 
 /// What became of a message that another node should accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +51,37 @@ pub struct Link {
     asks: mpsc::Sender<Asked>,
     places: Semaphore,
     is_up: Arc<AtomicBool>,
-    nudge: Arc<Nudge>,
+    news: Arc<News>,
 }
 
 /// To be sent with the next frame.
 #[derive(Default)]
-struct Nudge {
-    is_wanted: AtomicBool,
-    wanted: Notify,
+struct News {
+    is_nudge: AtomicBool,
+    /// Messages accepted, each with the endpoints that are the peer's.
+    accepted: Mutex<VecDeque<(Arc<NewMessage>, Vec<EndpointId>)>>,
+    are_there: Notify,
+}
+
+impl News {
+    /// Encoded, each with its number. The nudge is the last: who is nudged has heard of the messages.
+    fn take(&self) -> Vec<Vec<u8>> {
+        let accepted = std::mem::take(&mut *self.accepted.lock());
+        let mut is_nudge = self.is_nudge.swap(false, Ordering::AcqRel);
+        let mut encoded = Vec::with_capacity(accepted.len() + 1);
+        for (new, endpoints) in accepted {
+            let mut item = Vec::with_capacity(wire::bytes_of(&new) + 256);
+            item.extend_from_slice(&ACCEPTED.to_le_bytes());
+            match wire::put_accepted(&mut item, &new.message, &endpoints) {
+                Some(()) if item.len() <= 2 * ITEM_BYTES_MAX => encoded.push(item),
+                _ => is_nudge = true,
+            }
+        }
+        if is_nudge {
+            encoded.push(NUDGE.to_le_bytes().to_vec());
+        }
+        encoded
+    }
 }
 
 impl Link {
@@ -63,17 +89,17 @@ impl Link {
     pub fn open(key: LinkKey, own: i64, node: &Node) -> Arc<Self> {
         let (asks, asked) = mpsc::channel(IN_FLIGHT_MAX);
         let is_up = Arc::new(AtomicBool::new(false));
-        let nudge = Arc::<Nudge>::default();
+        let news = Arc::<News>::default();
         let peer = Peer {
             key,
             hello: Hello { from: own, to: node.epoch },
             address: node.info.address.clone(),
             name: node.info.name.clone(),
             is_up: is_up.clone(),
-            nudge: nudge.clone(),
+            news: news.clone(),
         };
         tokio::spawn(peer.run(asked));
-        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up, nudge })
+        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up, news })
     }
 
     pub fn is_up(&self) -> bool {
@@ -82,8 +108,29 @@ impl Link {
 
     /// Never waits. Without a connection the peer looks by itself.
     pub fn nudge(&self) {
-        if self.is_up() && !self.nudge.is_wanted.swap(true, Ordering::AcqRel) {
-            self.nudge.wanted.notify_one();
+        if self.is_up() && !self.news.is_nudge.swap(true, Ordering::AcqRel) {
+            self.news.are_there.notify_one();
+        }
+    }
+
+    /// Tells the peer of a message that has been accepted here. Never waits.
+    pub fn tell(&self, new: &Arc<NewMessage>, endpoints: Vec<EndpointId>) {
+        if !self.is_up() {
+            return;
+        }
+        if new.message.deliver_at.is_some() || wire::bytes_of(new) > ITEM_BYTES_MAX {
+            return self.nudge();
+        }
+        let mut accepted = self.news.accepted.lock();
+        if accepted.len() >= NEWS_MAX {
+            drop(accepted);
+            return self.nudge();
+        }
+        let is_first = accepted.is_empty();
+        accepted.push_back((new.clone(), endpoints));
+        drop(accepted);
+        if is_first {
+            self.news.are_there.notify_one();
         }
     }
 
@@ -115,7 +162,7 @@ struct Peer {
     address: String,
     name: String,
     is_up: Arc<AtomicBool>,
-    nudge: Arc<Nudge>,
+    news: Arc<News>,
 }
 
 impl Peer {
@@ -131,7 +178,7 @@ impl Peer {
                     tracing::debug!(node.name = self.name, node.address = self.address, "linked");
                     (pause, was_told) = (PAUSE_MIN, false);
                     self.is_up.store(true, Ordering::Release);
-                    let ended = session(sender, receiver, &mut asked, &self.nudge).await;
+                    let ended = session(sender, receiver, &mut asked, &self.news).await;
                     self.is_up.store(false, Ordering::Release);
                     match ended {
                         Ok(()) => return,
@@ -168,22 +215,22 @@ async fn while_down<F: Future>(asked: &mut mpsc::Receiver<Asked>, future: F) -> 
 }
 
 /// One connection's life. `Ok`: nobody wants the link any more.
-async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>, nudge: &Nudge) -> io::Result<()> {
+async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>, news: &News) -> io::Result<()> {
     let pending = Pending::default();
     // Both ends of it end with the first one that does: whoever still waits is told by the drop of `pending`.
     tokio::select! {
-        ended = ask(&mut sender, asked, nudge, &pending) => ended,
+        ended = ask(&mut sender, asked, news, &pending) => ended,
         ended = listen(receiver, &pending) => ended,
     }
 }
 
-async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, nudge: &Nudge, pending: &Pending) -> io::Result<()> {
+async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, news: &News, pending: &Pending) -> io::Result<()> {
     let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
     let mut number = 0u64;
     loop {
         tokio::select! {
             count = asked.recv_many(&mut batch, FRAME_ITEMS_MAX) => if count == 0 { return Ok(()) },
-            () = nudge.wanted.notified() => {}
+            () = news.are_there.notified() => {}
         }
         // Whoever is ready to ask does so before the frame is closed.
         tokio::task::yield_now().await;
@@ -192,9 +239,14 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, nudge: &Nud
         {
             batch.push(asked);
         }
-        let mut is_nudge = nudge.is_wanted.swap(false, Ordering::AcqRel);
-        while is_nudge || !batch.is_empty() {
-            let mut room = FRAME_BYTES_MAX - NUMBER_BYTES;
+        let mut told = news.take().into_iter().peekable();
+        while told.peek().is_some() || !batch.is_empty() {
+            let mut room = FRAME_BYTES_MAX;
+            let mut parts = Vec::new();
+            while let Some(part) = told.next_if(|part| part.len() <= room) {
+                room -= part.len();
+                parts.push(part);
+            }
             let fits = batch.iter().take_while(|asked| {
                 let bytes = NUMBER_BYTES + asked.item.len();
                 let fits = bytes <= room;
@@ -215,9 +267,7 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, nudge: &Nud
                 taken.collect()
             };
             let fill = |out: &mut Vec<u8>| {
-                if std::mem::take(&mut is_nudge) {
-                    out.extend_from_slice(&NUDGE.to_le_bytes());
-                }
+                parts.iter().for_each(|part| out.extend_from_slice(part));
                 for (number, item) in (first..).zip(&items) {
                     out.extend_from_slice(&number.to_le_bytes());
                     out.extend_from_slice(item);

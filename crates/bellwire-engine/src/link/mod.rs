@@ -1,8 +1,9 @@
 //! Links between nodes of one database: a message whose deliveries are all another node's is accepted *by that node*, over a
 //! connection that stays open. Its batches grow, nothing has to be fetched, and nothing waits for the next look at the table.
 //!
-//! A node is also nudged by its peers when the database has something for it (deliveries handed over, an application that was changed),
-//! so that it need not look all the time.
+//! Of a message that several nodes deliver, the one that accepts it tells the others: they fetch their deliveries from the database, since
+//! only there it is certain whose they are, but not the message. A node is also nudged by its peers when the database has something else for it
+//! (an application that was changed), so that it need not look all the time.
 //!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
@@ -14,6 +15,7 @@
 mod client;
 #[doc(hidden)]
 pub mod fuzzing;
+mod heard;
 mod server;
 mod session;
 mod wire;
@@ -24,14 +26,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, SHARDS, Shard};
+use bellwire_core::{EndpointId, SHARDS, Shard, ShardSet};
 use bellwire_store::{Cluster, NewMessage};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub use client::Forwarded;
 use client::Link;
+use heard::Heard;
 pub use server::serve;
 
 /// A peer that has questions of ours and says nothing for this long is given up; one that is at work says so several times in it.
@@ -89,6 +93,9 @@ pub struct Links {
     incoming: Mutex<HashMap<i64, usize>>,
     /// A peer says that the database has something for this node.
     pub nudged: Notify,
+    heard: Mutex<Heard>,
+    /// Peers have told of messages: their deliveries are to be fetched.
+    pub told: Notify,
 }
 
 /// A connection to this node, for as long as it is open.
@@ -125,6 +132,8 @@ impl Links {
             peers: RwLock::new(peers),
             incoming: Mutex::default(),
             nudged: Notify::new(),
+            heard: Mutex::default(),
+            told: Notify::new(),
         };
         let Some(config) = config else { return Ok((links(None, String::new()), None)) };
         let listener = TcpListener::bind(config.listen).await?;
@@ -171,6 +180,21 @@ impl Links {
         peers.others.clear();
     }
 
+    /// A peer has accepted a message, some of whose deliveries it takes to be this node's.
+    fn hear(&self, new: NewMessage) {
+        self.heard.lock().put(Instant::now(), Arc::new(new));
+        self.told.notify_one();
+    }
+
+    /// What is known of a message accepted elsewhere, by its key.
+    pub fn heard(&self, key: i64) -> Option<Arc<NewMessage>> {
+        self.heard.lock().get(key)
+    }
+
+    pub fn forget_old(&self) {
+        self.heard.lock().forget_old(Instant::now());
+    }
+
     /// Whether every other node has a connection to this one, by which it says when there is something to be looked for.
     pub fn is_told(&self) -> bool {
         let peers = self.peers.read();
@@ -183,20 +207,32 @@ impl Links {
         Incoming { links: self, from }
     }
 
-    /// Tells the owners of these endpoints that something was handed over to them.
-    pub fn nudge_owners<'e>(&self, endpoints: impl Iterator<Item = &'e EndpointId>) {
+    /// Tells the owners of other shards than `local` of messages accepted, whose deliveries were handed over to them.
+    pub fn tell_owners(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
         if self.key.is_none() {
             return;
         }
         let peers = self.peers.read();
-        let mut last = 0;
-        for endpoint in endpoints {
-            let owner = peers.owners[Shard::of(*endpoint).index()];
-            if owner != last && owner != 0 {
-                peers.links.get(&owner).inspect(|link| link.nudge());
-                last = owner;
+        let mut owned: Vec<(i64, Vec<EndpointId>)> = Vec::new();
+        for new in messages {
+            for endpoint in new.endpoints.iter().filter(|endpoint| !local.has(**endpoint)) {
+                let owner = peers.owners[Shard::of(*endpoint).index()];
+                match owned.iter_mut().find(|(known, _)| *known == owner) {
+                    Some((_, endpoints)) => endpoints.push(*endpoint),
+                    None => owned.push((owner, vec![*endpoint])),
+                }
+            }
+            for (owner, endpoints) in owned.drain(..) {
+                peers.links.get(&owner).inspect(|link| link.tell(new, endpoints));
             }
         }
+    }
+
+    /// Tells the owner of this endpoint that the database has something for it.
+    pub fn nudge_owner(&self, endpoint: EndpointId) {
+        let peers = self.peers.read();
+        let owner = peers.owners[Shard::of(endpoint).index()];
+        peers.links.get(&owner).inspect(|link| link.nudge());
     }
 
     /// Tells everybody that something has changed.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::session::{Receiver, Sender, accept};
-use super::wire::{self, Answer, NUDGE, Reader};
+use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
 use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX};
 use crate::Engine;
 
@@ -93,6 +93,12 @@ async fn take(
             let number = reader.request_number();
             if number == Some(NUDGE) {
                 engine.links.nudged.notify_one();
+                continue;
+            }
+            if number == Some(ACCEPTED)
+                && let Some(new) = reader.message()
+            {
+                engine.links.hear(new);
                 continue;
             }
             let (Some(number), Some(new)) = (number, reader.message()) else {

@@ -14,6 +14,8 @@ const REFUSED: u8 = 3;
 
 /// In place of a request's number, with nothing after it: the database has something for the peer. No request has it: they are counted.
 pub const NUDGE: u64 = u64::MAX;
+/// In place of a request's number, before a message that this node has accepted: with the endpoints that are the peer's. Not answered.
+pub const ACCEPTED: u64 = u64::MAX - 1;
 
 /// What the peer made of a message; `None`: nothing, or it does not know.
 pub type Answer = Option<Accepted>;
@@ -52,6 +54,26 @@ pub fn bytes_of(new: &NewMessage) -> usize {
 /// Appends a message. `None`: it has an origin that cannot be written.
 pub fn put_message(out: &mut Vec<u8>, new: &NewMessage) -> Option<()> {
     let NewMessage { message, endpoints, idempotency, app_version } = new;
+    put_message_for(out, message, endpoints)?;
+    put_option(out, idempotency.as_ref(), |out, idempotency| {
+        out.extend_from_slice(&idempotency.key);
+        out.extend_from_slice(&idempotency.request);
+        put_number(out, idempotency.expires_at.as_millis());
+        put_number(out, i64::try_from(idempotency.window.as_millis()).unwrap_or(i64::MAX));
+    });
+    put_option(out, *app_version, put_number);
+    Some(())
+}
+
+/// Appends a message that has been accepted, for a node that has these of its endpoints.
+pub fn put_accepted(out: &mut Vec<u8>, message: &Message, endpoints: &[EndpointId]) -> Option<()> {
+    put_message_for(out, message, endpoints)?;
+    put_option(out, None::<()>, |_, ()| ());
+    put_option(out, None, put_number);
+    Some(())
+}
+
+fn put_message_for(out: &mut Vec<u8>, message: &Message, endpoints: &[EndpointId]) -> Option<()> {
     let origin = message.origin.as_deref().map(serde_json::to_vec).transpose().ok()?;
     out.extend_from_slice(message.id.as_bytes());
     out.extend_from_slice(message.app.as_bytes());
@@ -67,13 +89,6 @@ pub fn put_message(out: &mut Vec<u8>, new: &NewMessage) -> Option<()> {
     put_option(out, origin, |out, origin| put_bytes(out, &origin));
     put_length(out, endpoints.len());
     endpoints.iter().for_each(|endpoint| out.extend_from_slice(endpoint.as_bytes()));
-    put_option(out, idempotency.as_ref(), |out, idempotency| {
-        out.extend_from_slice(&idempotency.key);
-        out.extend_from_slice(&idempotency.request);
-        put_number(out, idempotency.expires_at.as_millis());
-        put_number(out, i64::try_from(idempotency.window.as_millis()).unwrap_or(i64::MAX));
-    });
-    put_option(out, *app_version, put_number);
     Some(())
 }
 

@@ -15,16 +15,28 @@ const POLL_TOLD: Duration = Duration::from_millis(250);
 /// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once
 /// when it has.
 const POLL_ALONE: Duration = Duration::from_secs(1);
+/// Between two fetches of deliveries that peers told of.
+const GATHER: Duration = Duration::from_millis(10);
 const AFTER_ERROR: Duration = Duration::from_millis(250);
 
 pub async fn run_exchange(engine: Arc<Engine>) {
+    let mut looked_at: Option<Instant> = None;
+    // Only deliveries of messages that peers told of.
+    let mut is_told = false;
     while !engine.is_stopping() {
         let gained = engine.shards.gained.notified();
         let began = Instant::now();
-        let result = match forget_changed(&engine).await {
+        let result = if is_told && looked_at.is_some_and(|at| began - at < POLL_TOLD) {
+            Ok(())
+        } else {
+            looked_at = Some(began);
+            forget_changed(&engine).await
+        };
+        let result = match result {
             Ok(()) => fetch(&engine).await,
             Err(error) => Err(error),
         };
+        engine.links.forget_old();
         let pause = match result {
             Ok(true) => continue,
             Ok(false) if engine.shards.others() > 0 && engine.links.is_told() => POLL_TOLD,
@@ -36,11 +48,16 @@ pub async fn run_exchange(engine: Arc<Engine>) {
                 AFTER_ERROR
             }
         };
+        is_told = false;
+        // What comes steadily is fetched in batches.
         tokio::select! {
             () = engine.sleep(pause) => {}
             () = gained => {}
-            // What comes steadily is fetched in batches.
             () = engine.links.nudged.notified() => engine.sleep(POLL.saturating_sub(began.elapsed())).await,
+            () = engine.links.told.notified() => {
+                is_told = true;
+                engine.sleep(GATHER.saturating_sub(began.elapsed())).await;
+            }
         }
     }
 }
@@ -54,7 +71,7 @@ pub async fn fetch(engine: &Engine) -> Result<bool, StoreError> {
     if shards.is_empty() {
         return Ok(false);
     }
-    let handed = engine.store.take_handed_over(shards).await?;
+    let handed = engine.store.take_handed_over(shards, &|key| engine.links.heard(key)).await?;
     let more = handed.more;
     let count = engine.queue.offer_handed_over(handed);
     if count > 0 {

@@ -113,8 +113,8 @@ impl Shape {
             }
             let remote = if self.has_local { " WHERE NOT is_local OR NOT EXISTS (SELECT 1 FROM held)" } else { "" };
             sql.push_str(&format!(
-                ", handed AS (INSERT INTO handover (shard, message, endpoint, is_retry) \
-                 SELECT shard, message, endpoint, deliver_at IS NOT NULL FROM due{remote})"
+                ", handed AS (INSERT INTO handover (shard, messages, endpoints, retries) \
+                 SELECT shard, array_agg(message), array_agg(endpoint), array_agg(deliver_at IS NOT NULL) FROM due{remote} GROUP BY shard)"
             ));
         }
         sql.push_str(&format!(" SELECT ARRAY (SELECT id FROM stored), {is_owner}"));

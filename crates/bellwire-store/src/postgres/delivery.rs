@@ -112,8 +112,9 @@ pub async fn hand_over(tx: &Conn, due: &[DueDelivery], local: &ShardSet) -> Outc
     let shards: Vec<i16> = others.iter().map(|due| shard_sql(due.endpoint)).collect();
     let messages: Vec<i64> = others.iter().map(|due| due.message.key()).collect();
     let endpoints: Vec<i64> = others.iter().map(|due| due.endpoint.key()).collect();
-    let sql = "INSERT INTO handover (shard, message, endpoint, is_retry) \
-         SELECT shard, message, endpoint, true FROM unnest($1, $2, $3) AS due (shard, message, endpoint)";
+    let sql = "INSERT INTO handover (shard, messages, endpoints, retries) \
+         SELECT shard, array_agg(message), array_agg(endpoint), array_agg(TRUE) \
+         FROM unnest($1, $2, $3) AS due (shard, message, endpoint) GROUP BY shard";
     tx.execute(sql, &[p(&shards), p(&messages), p(&endpoints)]).await?;
     Ok(())
 }

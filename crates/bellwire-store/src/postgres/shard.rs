@@ -1,39 +1,32 @@
-//! [`ShardStore`]: membership, ownership and handing over between nodes.
+//! [`ShardStore`]: membership and ownership; what goes from one node to another is in `handover.rs`.
 //!
 //! Every write that rests on owning a shard locks one of the node's rows in `fence`, each kind of write its own (`writer.rs`).
 //! Declaring a node dead deletes them, which waits for such writes under way; giving up shards locks those of writes, for the same
 //! reason: a write whose connection was lost may still be going on in the server.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS, id::timestamp_to_key};
+use bellwire_core::{AppId, IdKind, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::PostgresStore;
 use super::connection::Conn;
 use super::fault::{Fault, Outcome};
+use super::handover;
 use super::param::p;
-use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
-use super::state::trigger;
-use super::writer::{ADOPT_LANE, LANES, TAKE_LANE};
+use super::row;
+use super::writer::{ADOPT_LANE, LANES};
 use crate::{
-    Changes, Cluster, DueDelivery, Forgotten, HandedOver, Membership, NewMessage, Node, NodeInfo, Result, ShardStore, StoreError,
+    Changes, Cluster, DueDelivery, Forgotten, HandedOver, Known, Membership, Node, NodeInfo, Result, ShardStore, StoreError,
 };
 
 /// Rows read at a time when shards are adopted.
 const PAGE: i64 = 2_048;
-/// Deliveries fetched at a time of those handed over: some hundred kilobytes with their messages.
-const TAKEN_MAX: i64 = 512;
-/// Payloads up to this are fetched along; a larger one is read when its turn comes.
-const PAYLOAD_ALONG_BYTES_MAX: i32 = 2_048;
 /// Changes read at a time; beyond, everything is forgotten.
 const CHANGES_MAX: i64 = 4_096;
-/// A message's id is made this long before it is accepted, at most, by the clocks of all nodes.
-const IDS_LATE_MAX: Duration = Duration::from_secs(30);
 /// Any number that nobody else uses for advisory locks in this database: one node joins at a time.
 const JOIN_LOCK: i64 = 0x6265_6c6c_6a6f_696e;
 
@@ -45,12 +38,14 @@ type ChangesSeen = (i64, HashSet<(i64, i64)>);
 pub struct Seen {
     changes: Mutex<Option<ChangesSeen>>,
     /// Handed out, but it is not known whether their rows in `handover` are gone.
-    taken: Mutex<HashSet<(i64, i64, bool)>>,
+    pub(super) taken: Mutex<HashSet<handover::Key>>,
+    /// Where the next look at what was handed over begins.
+    pub(super) turn: AtomicUsize,
     /// A membership that is over, and is not known to be gone from the database.
     former: Mutex<Option<i64>>,
 }
 
-fn numbers(shards: &ShardSet) -> Vec<i16> {
+pub(super) fn numbers(shards: &ShardSet) -> Vec<i16> {
     shards.iter().map(|shard| i16::from(shard.0)).collect()
 }
 
@@ -66,16 +61,6 @@ async fn bury(tx: &Conn, epoch: i64) -> Outcome<()> {
     Ok(())
 }
 
-/// Leaves to their owners what this node's former membership, which is over, may have accepted or fetched after they had read what there was.
-async fn hand_back(tx: &Conn, forgotten: &Forgotten) -> Outcome<()> {
-    let from = timestamp_to_key(forgotten.since.minus(IDS_LATE_MAX));
-    let sql = "INSERT INTO handover (shard, message, endpoint, is_retry) \
-         SELECT shard, message, endpoint, FALSE FROM queue WHERE message >= $1 AND shard = ANY($2)";
-    let count = tx.execute(sql, &[p(&from), p(&numbers(&forgotten.shards))]).await?;
-    tracing::warn!(deliveries = count, "left to the present owners of their shards, who may have them already");
-    Ok(())
-}
-
 /// One of the node's fences, held until the transaction ends.
 async fn hold(tx: &Conn, epoch: i64, lane: i16) -> Outcome<()> {
     let sql = "SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE";
@@ -85,7 +70,7 @@ async fn hold(tx: &Conn, epoch: i64, lane: i16) -> Outcome<()> {
     }
 }
 
-fn due(found: &Row, at: usize) -> Outcome<DueDelivery> {
+pub(super) fn due(found: &Row, at: usize) -> Outcome<DueDelivery> {
     let message: MessageId = row::id(found, at, at + 1)?;
     Ok(DueDelivery {
         message,
@@ -100,7 +85,7 @@ fn due(found: &Row, at: usize) -> Outcome<DueDelivery> {
 
 /// [`due`] of a row that can be read. Another one is reported and passed over: it must not keep the rest of its shard from being
 /// delivered.
-fn due_or_report(found: &Row, at: usize) -> Option<DueDelivery> {
+pub(super) fn due_or_report(found: &Row, at: usize) -> Option<DueDelivery> {
     match due(found, at) {
         Ok(due) => Some(due),
         Err(fault) => {
@@ -110,14 +95,14 @@ fn due_or_report(found: &Row, at: usize) -> Option<DueDelivery> {
     }
 }
 
-fn report(found: &Row, at: usize, fault: Fault) {
+pub(super) fn report(found: &Row, at: usize, fault: Fault) {
     let (message, endpoint) = (found.try_get::<_, i64>(at).ok(), found.try_get::<_, i64>(at + 2).ok());
     let error = StoreError::from(fault);
     tracing::error!(%error, ?message, ?endpoint, "an unfinished delivery cannot be read; it is passed over");
 }
 
 impl PostgresStore {
-    fn epoch(&self) -> Outcome<i64> {
+    pub(super) fn epoch(&self) -> Outcome<i64> {
         Ok(self.writer.membership().ok_or(StoreError::Fenced)?.epoch)
     }
 
@@ -137,7 +122,7 @@ impl PostgresStore {
                 bury(&tx, former).await?;
             }
             if let Some(forgotten) = forgotten {
-                hand_back(&tx, forgotten).await?;
+                handover::give_back(&tx, forgotten).await?;
             }
             let epoch: i64 = row::get(&tx.query_one("SELECT nextval('node_epoch')", &[]).await?, 0)?;
             // From another place each time: a number just become free may still be in use by a node that does not know it is dead.
@@ -278,89 +263,6 @@ impl PostgresStore {
         tx.end(result).await
     }
 
-    async fn take_inner(&self, shards: &ShardSet) -> Outcome<HandedOver> {
-        let epoch = self.epoch()?;
-        let mut conn = self.members.get().await?;
-        // Row by row through the indexes, whatever the planner thinks of tables that are full at one moment and empty at the next. In the
-        // order of the index, since only a scan that follows it marks what is dead for those that come after.
-        let sql = "SELECT h.tid, h.message, h.endpoint, h.is_retry, q.message IS NOT NULL, r.message IS NOT NULL, \
-             coalesce(q.message, r.message), coalesce(q.tail, r.tail), e.id, e.tail, a.id, a.tail, r.tries, r.due_at, r.trigger, \
-             r.resume_at FROM (SELECT one.* FROM unnest($1) AS s (shard) CROSS JOIN LATERAL \
-             (SELECT ctid::text AS tid, message, endpoint, is_retry FROM handover WHERE shard = s.shard \
-             ORDER BY message LIMIT $2) AS one LIMIT $2) AS h \
-             LEFT JOIN LATERAL (SELECT message, tail, app FROM queue \
-             WHERE NOT h.is_retry AND message = h.message AND endpoint = h.endpoint LIMIT 1) AS q ON TRUE \
-             LEFT JOIN LATERAL (SELECT message, tail, app, tries, due_at, trigger, resume_at FROM retry \
-             WHERE h.is_retry AND message = h.message AND endpoint = h.endpoint LIMIT 1) AS r ON TRUE \
-             LEFT JOIN LATERAL (SELECT id, tail FROM endpoint WHERE id = h.endpoint LIMIT 1) AS e ON TRUE \
-             LEFT JOIN LATERAL (SELECT id, tail FROM application WHERE id = coalesce(q.app, r.app) LIMIT 1) AS a ON TRUE \
-             ORDER BY h.message, h.endpoint";
-        let rows = conn.query(sql, &[p(&numbers(shards)), p(&TAKEN_MAX)]).await?;
-        if rows.is_empty() {
-            // What was in doubt is gone.
-            self.seen.taken.lock().clear();
-            return Ok(HandedOver::default());
-        }
-        let mut taken = Vec::with_capacity(rows.len());
-        let mut places = Vec::with_capacity(rows.len());
-        for found in &rows {
-            places.push(row::get::<String>(found, 0)?);
-            taken.push((row::get::<i64>(found, 1)?, row::get::<i64>(found, 2)?, row::get::<bool>(found, 3)?));
-        }
-        let mut handed =
-            HandedOver { more: taken.len() >= usize::try_from(TAKEN_MAX).unwrap_or(usize::MAX), ..HandedOver::default() };
-        let known = self.seen.taken.lock().clone();
-        for (found, key) in rows.iter().zip(&taken) {
-            // Finished, or taken out, since it was handed over.
-            let is_there = row::get::<bool>(found, if key.2 { 5 } else { 4 })?;
-            if known.contains(key) || !is_there {
-                continue;
-            }
-            // One that cannot be read is taken away with the others: its row in queue or retry stays.
-            let Some(delivery) = due_or_report(found, 6) else { continue };
-            if !key.2 {
-                handed.first_tries.push((delivery, None));
-                continue;
-            }
-            match retry(found, delivery) {
-                Ok(delivery) => handed.retries.push(delivery),
-                Err(fault) => report(found, 6, fault),
-            }
-        }
-        match forget_taken(&mut conn, epoch, &places, &taken).await {
-            Ok(()) => self.seen.taken.lock().clear(),
-            // Whether they are gone or not: these have been handed out now.
-            Err(fault) if fault.is_outcome_unknown() => self.seen.taken.lock().extend(taken),
-            Err(fault) => return Err(fault),
-        }
-        if let Err(error) = self.read_along(&conn, &mut handed).await.map_err(StoreError::from) {
-            tracing::debug!(%error, "messages handed over are read one by one");
-        }
-        Ok(handed)
-    }
-
-    /// The messages of first tries, where they are small.
-    async fn read_along(&self, conn: &Conn, handed: &mut HandedOver) -> Outcome<()> {
-        let apps: HashMap<i64, AppId> = handed.first_tries.iter().map(|(due, _)| (due.message.key(), due.app)).collect();
-        if apps.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<i64> = apps.keys().copied().collect();
-        let sql =
-            format!("SELECT {MESSAGE_COLUMNS}, {WITH_PAYLOAD} FROM message WHERE id = ANY($1) AND octet_length(payload) <= $2");
-        let mut messages: HashMap<i64, Arc<NewMessage>> = HashMap::with_capacity(keys.len());
-        for found in conn.query(&sql, &[p(&keys), p(&PAYLOAD_ALONG_BYTES_MAX)]).await? {
-            let Some(app) = apps.get(&row::get(&found, 0)?) else { continue };
-            // One that is damaged is reported where it is read by itself.
-            let Ok(message) = row::message(&found, 0, *app)?.unpack() else { continue };
-            messages.insert(message.id.key(), Arc::new(alone(message)));
-        }
-        for (due, message) in &mut handed.first_tries {
-            *message = messages.get(&due.message.key()).cloned();
-        }
-        Ok(())
-    }
-
     async fn changes_inner(&self) -> Outcome<Changes> {
         let conn = self.members.get().await?;
         let before = self.seen.changes.lock().take();
@@ -395,36 +297,6 @@ impl PostgresStore {
         changed.dedup();
         Ok(Changes::Some(changed))
     }
-}
-
-/// A row of retry, as [`PostgresStore::take_inner`] reads it.
-fn retry(found: &Row, of: DueDelivery) -> Outcome<DueDelivery> {
-    Ok(DueDelivery {
-        tries: u32::try_from(row::get::<i32>(found, 12)?).unwrap_or(0),
-        due_at: row::time(found, 13)?,
-        trigger: trigger(row::get(found, 14)?),
-        resume_at: row::time_opt(found, 15)?,
-        ..of
-    })
-}
-
-/// As the engine keeps messages for delivery: by itself, without the fan-out.
-fn alone(message: Message) -> NewMessage {
-    NewMessage { message, endpoints: Vec::new(), idempotency: None, app_version: None }
-}
-
-/// Takes rows out of `handover`, while this node is a member. By their places, which another row may have got since: what stands
-/// there must be what was read.
-async fn forget_taken(conn: &mut Conn, epoch: i64, places: &Vec<String>, taken: &[(i64, i64, bool)]) -> Outcome<()> {
-    let messages: Vec<i64> = taken.iter().map(|(message, ..)| *message).collect();
-    let endpoints: Vec<i64> = taken.iter().map(|(_, endpoint, _)| *endpoint).collect();
-    let retries: Vec<bool> = taken.iter().map(|(.., is_retry)| *is_retry).collect();
-    let sql = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE), \
-         gone AS (DELETE FROM handover AS h USING unnest($3, $4, $5, $6) AS t (place, message, endpoint, is_retry) \
-         WHERE h.ctid = t.place::tid AND h.message = t.message AND h.endpoint = t.endpoint AND h.is_retry = t.is_retry \
-         AND EXISTS (SELECT 1 FROM held)) SELECT EXISTS (SELECT 1 FROM held)";
-    let found = conn.query_one(sql, &[p(&epoch), p(&TAKE_LANE), p(places), p(&messages), p(&endpoints), p(&retries)]).await?;
-    if row::get(&found, 0)? { Ok(()) } else { Err(StoreError::Fenced.into()) }
 }
 
 #[async_trait]
@@ -474,8 +346,8 @@ impl ShardStore for PostgresStore {
         Ok(self.adopt_inner(&shards, feed).await?)
     }
 
-    async fn take_handed_over(&self, shards: ShardSet) -> Result<HandedOver> {
-        Ok(self.take_inner(&shards).await?)
+    async fn take_handed_over(&self, shards: ShardSet, known: &Known) -> Result<HandedOver> {
+        Ok(self.take_inner(&shards, known).await?)
     }
 
     async fn changes(&self) -> Result<Changes> {

@@ -5,7 +5,8 @@ use bellwire_core::{AppId, SHARDS, ShardSet};
 
 use super::SqliteStore;
 use crate::{
-    Changes, Cluster, DeliveryStore, DueDelivery, Forgotten, HandedOver, Membership, NodeInfo, Result, ShardStore, StoreError,
+    Changes, Cluster, DeliveryStore, DueDelivery, Forgotten, HandedOver, Known, Membership, NodeInfo, Result, ShardStore,
+    StoreError,
 };
 
 /// Rows read at a time.
@@ -73,7 +74,7 @@ impl ShardStore for SqliteStore {
         }
     }
 
-    async fn take_handed_over(&self, _shards: ShardSet) -> Result<HandedOver> {
+    async fn take_handed_over(&self, _shards: ShardSet, _known: &Known) -> Result<HandedOver> {
         Ok(HandedOver::default())
     }
 

@@ -69,7 +69,10 @@ async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoeve
     let after = zombie.publish(endpoint.app, &[endpoint.id]).await;
     assert_eq!(*zombie.told.local.lock(), [(before.id, endpoint.id)]);
     assert_eq!(count(&url, "SELECT count(*) FROM handover"), 1);
-    assert!(matches!(zombie.store.take_handed_over(ShardSet::ALL).await, Err(StoreError::Fenced)), "it must not take it itself");
+    assert!(
+        matches!(zombie.store.take_handed_over(ShardSet::ALL, &|_| None).await, Err(StoreError::Fenced)),
+        "it must not take it itself"
+    );
     assert!(matches!(zombie.store.claim_shards(ShardSet::ALL).await, Err(StoreError::Fenced)));
     assert!(matches!(zombie.store.beat().await, Err(StoreError::Fenced)));
 
@@ -77,7 +80,10 @@ async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoeve
     let mut adopted = Vec::new();
     other.store.adopt(ShardSet::ALL, 0, &mut |page| adopted.extend(page.iter().map(|due| due.message))).await.unwrap();
     assert_eq!(adopted, [before.id, after.id]);
-    assert!(other.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries.is_empty(), "none is handed out twice");
+    assert!(
+        other.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries.is_empty(),
+        "none is handed out twice"
+    );
     Postgres::shared().drop_database(&url);
 }
 
@@ -415,9 +421,13 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_adopted_or_taken() 
     let bad = messages.remove(1);
     let sql = format!("UPDATE queue SET tail = '\\x00' WHERE message = {}", bellwire_core::IdKind::key(&bad));
     query(&url, &sql).unwrap();
-    let taken = world.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries;
+    let taken = world.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries;
     assert_eq!(taken.iter().map(|(due, _)| due.message).collect::<Vec<_>>(), messages);
-    assert_eq!(world.store.take_handed_over(ShardSet::ALL).await.unwrap().first_tries.len(), 0, "it is not met again and again");
+    assert_eq!(
+        world.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries.len(),
+        0,
+        "it is not met again and again"
+    );
     let mut adopted = Vec::new();
     world.store.adopt(ShardSet::ALL, 0, &mut |page| adopted.extend(page.iter().map(|due| due.message))).await.unwrap();
     assert_eq!(adopted, messages);
