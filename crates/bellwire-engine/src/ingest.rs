@@ -6,6 +6,8 @@ use std::time::Duration;
 use bellwire_core::{AppId, EndpointId, Message, MessageId};
 use bellwire_store::{Accepted, Idempotency, NewMessage, StoreError};
 
+use tokio::time::Instant;
+
 use crate::directory::AppEntry;
 use crate::link::Forwarded;
 use crate::{Engine, fan_out::fan_out};
@@ -95,10 +97,11 @@ impl Engine {
         })
     }
 
-    /// A node that does not deliver has no backlog to be held back by: what it accepts is bounded by what the database takes.
     async fn accept_here(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
         if !new.endpoints.is_empty() {
+            let deadline = Instant::now() + HOLD_BACK_MAX;
             self.queue.hold_back(new.message.app, HOLD_BACK_MAX).await;
+            self.links.hold_back(&new, deadline).await;
         }
         let accepted = self.store.accept(new).await?;
         // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
@@ -134,9 +137,9 @@ impl Engine {
 
     /// While others may have declared this node dead, the number in its ids may be another node's: nothing is accepted.
     async fn wait_for_touch(&self) -> Result<(), StoreError> {
-        let deadline = tokio::time::Instant::now() + TOUCH_WAIT;
+        let deadline = Instant::now() + TOUCH_WAIT;
         while !self.shards.is_sure() {
-            if tokio::time::Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(StoreError::Unavailable("this node has not heard from it for longer than its lease".to_owned()));
             }
             tokio::time::sleep(TOUCH_LOOK).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bellwire_core::{AppId, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
 use bellwire_store::{AttemptRecord, CommitSink, DeliveryNext, DueDelivery, HandedOver, NewMessage};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::Engine;
 use crate::retries::{LoadRetries, Retries, retry_job};
@@ -27,6 +27,8 @@ pub struct Queue {
     pub work: Notify,
     /// The backlog has shrunk.
     room: Notify,
+    /// Deliveries to quick endpoints are behind.
+    behind: watch::Sender<bool>,
     /// A retry may be due earlier than thought.
     pub retry_changed: Notify,
     started: std::time::Instant,
@@ -47,6 +49,7 @@ impl Queue {
             in_flight: AtomicUsize::new(0),
             work: Notify::new(),
             room: Notify::new(),
+            behind: watch::Sender::new(false),
             retry_changed: Notify::new(),
             started: std::time::Instant::now(),
         }
@@ -88,6 +91,19 @@ impl Queue {
         let _ = tokio::time::timeout(max, wait).await;
     }
 
+    /// Whether deliveries to quick endpoints are behind; it is soon so, if it is said to be.
+    pub fn watch_behind(&self) -> watch::Receiver<bool> {
+        self.behind.subscribe()
+    }
+
+    /// The applications that make it so.
+    pub fn behind(&self) -> Vec<AppId> {
+        match self.queued_quick.load(Ordering::Relaxed) > BACKLOG_MAX {
+            true => self.scheduler.lock().behind(BACKLOG_MAX),
+            false => Vec::new(),
+        }
+    }
+
     fn with<R>(&self, act: impl FnOnce(&mut Scheduler) -> R) -> R {
         let mut scheduler = self.scheduler.lock();
         let result = act(&mut scheduler);
@@ -95,6 +111,9 @@ impl Queue {
         let before = self.queued_quick.swap(quick, Ordering::Relaxed);
         self.in_flight.store(scheduler.in_flight(), Ordering::Relaxed);
         drop(scheduler);
+        if (before > BACKLOG_MAX) != (quick > BACKLOG_MAX) {
+            self.behind.send_replace(quick > BACKLOG_MAX);
+        }
         if before / BACKLOG_MAX > quick / BACKLOG_MAX || (before > BACKLOG_MAX && quick <= BACKLOG_MAX) {
             self.room.notify_waiters();
         }

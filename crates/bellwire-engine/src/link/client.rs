@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bellwire_core::EndpointId;
+use bellwire_core::{AppId, EndpointId};
 use bellwire_store::{Accepted, NewMessage, Node};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
-use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
+use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader, Said};
 use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
 
 /// Between two attempts to open a connection, at first and at most.
@@ -52,6 +52,38 @@ pub struct Link {
     places: Semaphore,
     is_up: Arc<AtomicBool>,
     news: Arc<News>,
+    behind: Arc<Behind>,
+}
+
+/// Applications for which the peer's deliveries are behind.
+#[derive(Default)]
+pub struct Behind {
+    is_any: AtomicBool,
+    apps: Mutex<Vec<AppId>>,
+    changed: Notify,
+}
+
+impl Behind {
+    fn set(&self, apps: Vec<AppId>) {
+        self.is_any.store(!apps.is_empty(), Ordering::Release);
+        *self.apps.lock() = apps;
+        self.changed.notify_waiters();
+    }
+
+    fn has(&self, app: AppId) -> bool {
+        self.is_any.load(Ordering::Acquire) && self.apps.lock().contains(&app)
+    }
+
+    /// Until it does not have this one.
+    pub async fn without(&self, app: AppId) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.has(app) {
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// To be sent with the next frame.
@@ -90,6 +122,7 @@ impl Link {
         let (asks, asked) = mpsc::channel(IN_FLIGHT_MAX);
         let is_up = Arc::new(AtomicBool::new(false));
         let news = Arc::<News>::default();
+        let behind = Arc::<Behind>::default();
         let peer = Peer {
             key,
             hello: Hello { from: own, to: node.epoch },
@@ -97,13 +130,19 @@ impl Link {
             name: node.info.name.clone(),
             is_up: is_up.clone(),
             news: news.clone(),
+            behind: behind.clone(),
         };
         tokio::spawn(peer.run(asked));
-        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up, news })
+        Arc::new(Self { asks, places: Semaphore::new(IN_FLIGHT_MAX), is_up, news, behind })
     }
 
     pub fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Acquire)
+    }
+
+    /// `Some`: the peer's deliveries for this application are behind.
+    pub fn behind(&self, app: AppId) -> Option<Arc<Behind>> {
+        self.behind.has(app).then(|| self.behind.clone())
     }
 
     /// Never waits. Without a connection the peer looks by itself.
@@ -163,6 +202,7 @@ struct Peer {
     name: String,
     is_up: Arc<AtomicBool>,
     news: Arc<News>,
+    behind: Arc<Behind>,
 }
 
 impl Peer {
@@ -178,8 +218,9 @@ impl Peer {
                     tracing::debug!(node.name = self.name, node.address = self.address, "linked");
                     (pause, was_told) = (PAUSE_MIN, false);
                     self.is_up.store(true, Ordering::Release);
-                    let ended = session(sender, receiver, &mut asked, &self.news).await;
+                    let ended = session(sender, receiver, &mut asked, &self.news, &self.behind).await;
                     self.is_up.store(false, Ordering::Release);
+                    self.behind.set(Vec::new());
                     match ended {
                         Ok(()) => return,
                         Err(error) => error,
@@ -215,12 +256,18 @@ async fn while_down<F: Future>(asked: &mut mpsc::Receiver<Asked>, future: F) -> 
 }
 
 /// One connection's life. `Ok`: nobody wants the link any more.
-async fn session(mut sender: Sender, receiver: Receiver, asked: &mut mpsc::Receiver<Asked>, news: &News) -> io::Result<()> {
+async fn session(
+    mut sender: Sender,
+    receiver: Receiver,
+    asked: &mut mpsc::Receiver<Asked>,
+    news: &News,
+    behind: &Behind,
+) -> io::Result<()> {
     let pending = Pending::default();
     // Both ends of it end with the first one that does: whoever still waits is told by the drop of `pending`.
     tokio::select! {
         ended = ask(&mut sender, asked, news, &pending) => ended,
-        ended = listen(receiver, &pending) => ended,
+        ended = listen(receiver, &pending, behind) => ended,
     }
 }
 
@@ -279,14 +326,19 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, news: &News
     }
 }
 
-async fn listen(mut receiver: Receiver, pending: &Pending) -> io::Result<()> {
+async fn listen(mut receiver: Receiver, pending: &Pending, behind: &Behind) -> io::Result<()> {
     loop {
         match timeout(SILENCE_MAX, receiver.next()).await {
             Ok(frame) => {
                 let mut reader = Reader::new(frame?.freeze());
                 while !reader.is_empty() {
-                    let Some((number, answer)) = reader.answer() else {
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that cannot be read"));
+                    let (number, answer) = match reader.said() {
+                        Some(Said::Answer(number, answer)) => (number, answer),
+                        Some(Said::Behind(apps)) => {
+                            behind.set(apps);
+                            continue;
+                        }
+                        None => return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer that cannot be read")),
                     };
                     // Who asked may have gone.
                     if let Some((_, reply)) = pending.lock().remove(&number) {

@@ -6,7 +6,7 @@ use bellwire_core::{AppId, EndpointId, IdKind, Message, MessageId, Timestamp};
 use bellwire_store::{Accepted, Idempotency, NewMessage};
 use bytes::Bytes;
 
-use super::wire::{Reader, put_answer, put_message};
+use super::wire::{Reader, Said, put_answer, put_behind, put_message};
 
 /// Reads messages and answers out of any bytes; what could be read must come out the same when it is written and read again. How many
 /// there were of each.
@@ -24,10 +24,14 @@ pub fn frame(bytes: &[u8]) -> (usize, usize) {
         messages += 1;
     }
     let mut reader = Reader::new(Bytes::copy_from_slice(bytes));
-    while let Some((number, answer)) = reader.answer() {
+    while let Some(said) = reader.said() {
         let mut out = Vec::new();
-        put_answer(&mut out, number, answer);
-        assert_eq!(Reader::new(out.into()).answer(), Some((number, answer)), "an answer changes when it is sent on");
+        match &said {
+            Said::Answer(number, answer) => put_answer(&mut out, *number, *answer),
+            Said::Behind(apps) if apps.len() > 1_024 => continue,
+            Said::Behind(apps) => put_behind(&mut out, apps),
+        }
+        assert_eq!(Reader::new(out.into()).said(), Some(said), "what is said changes when it is sent on");
         answers += 1;
     }
     (messages, answers)
@@ -62,5 +66,6 @@ pub fn frames() -> Vec<Vec<u8>> {
     let mut answers = Vec::new();
     let kinds = [Some(Accepted::Fresh), Some(Accepted::Replayed(full.message.id)), Some(Accepted::Outdated), None];
     (0..).zip(kinds).for_each(|(number, answer)| put_answer(&mut answers, number, answer));
+    put_behind(&mut answers, &[full.message.app]);
     vec![messages[0].clone(), messages.concat(), answers]
 }

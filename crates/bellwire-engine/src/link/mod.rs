@@ -3,7 +3,8 @@
 //!
 //! Of a message that several nodes deliver, the one that accepts it tells the others: they fetch their deliveries from the database, since
 //! only there it is certain whose they are, but not the message. A node is also nudged by its peers when the database has something else for it
-//! (an application that was changed), so that it need not look all the time.
+//! (an application that was changed), so that it need not look all the time. And a node whose deliveries are behind says for which applications,
+//! so that their messages wait where they come in.
 //!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
@@ -34,7 +35,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use client::Forwarded;
-use client::Link;
+use client::{Behind, Link};
 use heard::Heard;
 pub use server::serve;
 
@@ -238,6 +239,24 @@ impl Links {
     /// Tells everybody that something has changed.
     pub fn nudge_all(&self) {
         self.peers.read().links.values().for_each(|link| link.nudge());
+    }
+
+    /// Waits while another node's deliveries for this message's application are behind, at most until `deadline`: what it would fetch
+    /// waits here, where a client hears of it.
+    pub async fn hold_back(&self, new: &NewMessage, deadline: Instant) {
+        while let Some(behind) = self.behind_for(new) {
+            if tokio::time::timeout_at(deadline, behind.without(new.message.app)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn behind_for(&self, new: &NewMessage) -> Option<Arc<Behind>> {
+        self.key.as_ref()?;
+        let peers = self.peers.read();
+        let mut links = peers.links.iter().filter_map(|(epoch, link)| Some((*epoch, link.behind(new.message.app)?)));
+        let is_owner = |owner| new.endpoints.iter().any(|endpoint| peers.owners[Shard::of(*endpoint).index()] == owner);
+        links.find(|(epoch, _)| is_owner(*epoch)).map(|(_, behind)| behind)
     }
 
     /// The link to the one node that all deliveries of this message belong to, if it is another and can be reached.

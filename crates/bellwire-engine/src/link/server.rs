@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bellwire_core::AppId;
 use bellwire_store::NewMessage;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::session::{Receiver, Sender, accept};
 use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
@@ -25,6 +26,8 @@ const AFTER_ERROR: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Answers put into one frame.
 const FRAME_ITEMS_MAX: usize = 1_024;
+/// Between two words on which applications are behind.
+const BEHIND_EVERY: Duration = Duration::from_millis(5);
 
 /// Answers whoever connects, until the engine stops.
 pub async fn serve(engine: Arc<Engine>, listener: TcpListener) {
@@ -126,7 +129,7 @@ async fn accept_here(engine: &Engine, new: NewMessage) -> Answer {
     engine.accept_forwarded(Arc::new(new)).await.ok()
 }
 
-/// Tells what became of them, and while something is under way, that this node is alive.
+/// Tells what became of them, for which applications deliveries are behind, and while something is under way, that this node is alive.
 async fn tell(
     engine: &Engine,
     mut sender: Sender,
@@ -134,10 +137,19 @@ async fn tell(
     open: &AtomicUsize,
 ) -> io::Result<()> {
     let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
+    let mut behind = engine.queue.watch_behind();
+    behind.mark_changed();
+    let mut told: (Instant, Vec<AppId>) = (Instant::now(), Vec::new());
+    let mut sent_at = Instant::now();
     while !engine.is_stopping() || open.load(Ordering::Relaxed) > 0 {
-        match timeout(SIGN_OF_LIFE, answered.recv_many(&mut batch, FRAME_ITEMS_MAX)).await {
-            Ok(0) => return Ok(()),
-            Ok(_) => {
+        // Whether it may have changed who is behind, and it is not too soon to say so.
+        let may_tell = told.0.elapsed() >= BEHIND_EVERY;
+        let wait = if may_tell && told.1.is_empty() { SIGN_OF_LIFE } else { BEHIND_EVERY };
+        tokio::select! {
+            count = answered.recv_many(&mut batch, FRAME_ITEMS_MAX) => {
+                if count == 0 {
+                    return Ok(());
+                }
                 // A commit answers many: they go into one frame.
                 tokio::task::yield_now().await;
                 while batch.len() < FRAME_ITEMS_MAX
@@ -147,12 +159,26 @@ async fn tell(
                 }
                 open.fetch_sub(batch.len(), Ordering::Relaxed);
             }
-            Err(_) if open.load(Ordering::Relaxed) == 0 => continue,
-            // An empty frame.
-            Err(_) => {}
+            Ok(()) = behind.changed(), if may_tell => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        let fill = |out: &mut Vec<u8>| batch.drain(..).for_each(|(number, answer)| wire::put_answer(out, number, answer));
+        let apps = if told.0.elapsed() >= BEHIND_EVERY { engine.queue.behind() } else { told.1.clone() };
+        let is_news = apps != told.1;
+        let is_awaited = open.load(Ordering::Relaxed) > 0 && sent_at.elapsed() >= SIGN_OF_LIFE;
+        if batch.is_empty() && !is_news && !is_awaited {
+            continue;
+        }
+        let fill = |out: &mut Vec<u8>| {
+            if is_news {
+                wire::put_behind(out, &apps);
+            }
+            batch.drain(..).for_each(|(number, answer)| wire::put_answer(out, number, answer));
+        };
         timeout(SILENCE_MAX, sender.send(fill)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        sent_at = Instant::now();
+        if is_news {
+            told = (sent_at, apps);
+        }
     }
     Ok(())
 }

@@ -11,11 +11,23 @@ const FRESH: u8 = 0;
 const REPLAYED: u8 = 1;
 const OUTDATED: u8 = 2;
 const REFUSED: u8 = 3;
+/// In place of the number of a request that is answered: the applications whose messages are to wait.
+const BEHIND: u64 = u64::MAX;
+/// More are not named.
+const BEHIND_MAX: usize = 1_024;
 
 /// In place of a request's number, with nothing after it: the database has something for the peer. No request has it: they are counted.
 pub const NUDGE: u64 = u64::MAX;
 /// In place of a request's number, before a message that this node has accepted: with the endpoints that are the peer's. Not answered.
 pub const ACCEPTED: u64 = u64::MAX - 1;
+
+/// What a peer says to whom it is linked with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Answer(u64, Answer),
+    /// Its deliveries for these applications are behind, and for no others.
+    Behind(Vec<AppId>),
+}
 
 /// What the peer made of a message; `None`: nothing, or it does not know.
 pub type Answer = Option<Accepted>;
@@ -103,6 +115,13 @@ pub fn put_answer(out: &mut Vec<u8>, number: u64, answer: Answer) {
         Some(Accepted::Outdated) => out.push(OUTDATED),
         None => out.push(REFUSED),
     }
+}
+
+pub fn put_behind(out: &mut Vec<u8>, apps: &[AppId]) {
+    out.extend_from_slice(&BEHIND.to_le_bytes());
+    let apps = &apps[..apps.len().min(BEHIND_MAX)];
+    put_length(out, apps.len());
+    apps.iter().for_each(|app| out.extend_from_slice(app.as_bytes()));
 }
 
 /// Reads what a peer sent, which has the key but may be of another build: whatever is wrong is `None`.
@@ -202,8 +221,12 @@ impl Reader {
         Some(NewMessage { message, endpoints, idempotency, app_version: self.option(Self::number)? })
     }
 
-    pub fn answer(&mut self) -> Option<(u64, Answer)> {
+    pub fn said(&mut self) -> Option<Said> {
         let number = self.request_number()?;
+        if number == BEHIND {
+            let apps = self.length(ID_BYTES)?;
+            return (0..apps).map(|_| self.id()).collect::<Option<_>>().map(Said::Behind);
+        }
         let answer = match self.array()? {
             [FRESH] => Some(Accepted::Fresh),
             [REPLAYED] => Some(Accepted::Replayed(self.id()?)),
@@ -211,7 +234,7 @@ impl Reader {
             [REFUSED] => None,
             _ => return None,
         };
-        Some((number, answer))
+        Some(Said::Answer(number, answer))
     }
 }
 
@@ -277,13 +300,18 @@ mod tests {
         for (number, answer) in (0..).zip(answers) {
             put_answer(&mut out, number, answer);
         }
+        let behind = vec![AppId::from_bytes([7; 20]), AppId::from_bytes([8; 20])];
+        put_behind(&mut out, &behind);
+        put_behind(&mut out, &[]);
         let mut reader = Reader::new(out.into());
         for new in [full(), empty()] {
             assert_eq!(format!("{:?}", reader.message().unwrap()), format!("{new:?}"));
         }
         for (number, answer) in (0..).zip(answers) {
-            assert_eq!(reader.answer(), Some((number, answer)));
+            assert_eq!(reader.said(), Some(Said::Answer(number, answer)));
         }
+        assert_eq!(reader.said(), Some(Said::Behind(behind)));
+        assert_eq!(reader.said(), Some(Said::Behind(vec![])));
         assert!(reader.is_empty());
     }
 

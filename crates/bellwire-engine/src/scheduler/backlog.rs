@@ -30,6 +30,13 @@ impl Backlog {
         }
     }
 
+    /// Those of which [`Backlog::is_made_by`] holds, in order.
+    pub fn makers(&self, max: usize) -> Vec<AppId> {
+        let mut makers: Vec<AppId> = self.by_app.keys().filter(|app| self.is_made_by(**app, max)).copied().collect();
+        makers.sort_unstable();
+        makers
+    }
+
     pub fn total(&self) -> usize {
         self.total
     }

@@ -341,6 +341,11 @@ impl Scheduler {
         self.backlog.is_made_by(app, max)
     }
 
+    /// The applications that [`Scheduler::is_behind`] is true of.
+    pub fn behind(&self, max: usize) -> Vec<AppId> {
+        self.backlog.makers(max)
+    }
+
     pub fn in_flight(&self) -> usize {
         (self.quick.in_flight + self.slow.in_flight).saturating_add_signed(self.unrecorded)
     }

@@ -14,6 +14,10 @@ use crate::{AttemptRecord, DeliveryNext, StoreError};
 
 /// How often a batch is tried at once that other transactions get in the way of.
 const TRIES_MAX: usize = 4;
+/// Attempts wait this many times as long as the last write took: where every commit is dear, there are fewer and larger ones.
+const DELAY_OF_WRITE: u32 = 2;
+const DELAY_MIN: Duration = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
+const DELAY_MAX: Duration = Duration::from_millis(32);
 /// Before a batch is tried again that failed for what is in it, or for want of space.
 const LATER: Duration = Duration::from_millis(limits::FULL_PROBE_MS);
 
@@ -38,7 +42,7 @@ impl RecordLane {
     /// Until the inbox is closed and empty, or closed while the database is away.
     pub async fn run(self) {
         let inbox = &self.shared.records[self.number];
-        let delay = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
+        let mut delay = DELAY_MIN;
         let mut conn = self.shared.connect(false, None, || ()).await;
         while inbox.wait(delay).await {
             if conn.as_ref().is_none_or(Conn::is_closed) {
@@ -51,8 +55,9 @@ impl RecordLane {
                 let bytes = record.attempt.as_ref().map_or(0, |attempt| attempt.response.len());
                 bounds.fits(Some((record.message.key(), record.endpoint.key())), bytes, 0)
             });
+            let began = Instant::now();
             match self.write(open, batch).await {
-                Ok(()) => {}
+                Ok(()) => delay = (began.elapsed() * DELAY_OF_WRITE).clamp(DELAY_MIN, DELAY_MAX),
                 Err(Unwritten::Reconnect(rest, error)) => {
                     tracing::warn!(%error, attempts = rest.len(), "attempts are kept until the database is there");
                     if let Some(conn) = conn.take() {
