@@ -11,7 +11,7 @@ use bellwire_store::{DueCursor, StoreError};
 use crate::Engine;
 use crate::retries::LoadRetries;
 use crate::scheduler::ReadBack;
-use crate::shards;
+use crate::shards::{self, Next};
 
 /// Rows read from the store at a time.
 const PAGE: usize = 2_048;
@@ -132,9 +132,9 @@ async fn read_page(engine: &Engine, begun: &ReadBack, after: Option<MessageId>) 
 
 async fn fetch_all(engine: &Engine) {
     while engine.shards.is_shared() {
-        match shards::fetch(engine).await {
-            Ok(true) => {}
-            Ok(false) => return,
+        match shards::fetch(engine, false).await {
+            Ok(Next::WhenTold) => return,
+            Ok(_) => {}
             Err(error) if is_closing(engine, &error) => return,
             Err(_) => tokio::time::sleep(STORE_RETRY).await,
         }

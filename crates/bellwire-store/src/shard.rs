@@ -72,10 +72,22 @@ pub struct HandedOver {
     pub retries: Vec<DueDelivery>,
     /// There is more: ask again at once.
     pub more: bool,
+    /// Something was left where it is: ask again soon.
+    pub left: bool,
 }
 
-/// What a node has heard of messages from elsewhere, by their keys: each as it was accepted, with at least the endpoints of this node.
-pub type Known<'k> = dyn Fn(i64) -> Option<Arc<NewMessage>> + Sync + 'k;
+/// What a node has heard of messages from those who accepted them.
+#[derive(Clone, Copy)]
+pub struct Known<'k> {
+    /// By their keys: each as it was accepted, with at least the endpoints of this node.
+    pub message: &'k (dyn Fn(i64) -> Option<Arc<NewMessage>> + Sync),
+    /// It hears of most of them. What it has not heard of is left where it is once: word of it may be on the way.
+    pub is_told: bool,
+}
+
+impl Known<'_> {
+    pub const NOTHING: Self = Self { message: &|_| None, is_told: false };
+}
 
 /// Applications written to (themselves or their endpoints) by anybody since the last time asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +125,7 @@ pub trait ShardStore {
     async fn adopt(&self, shards: ShardSet, last_key: i64, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Result<()>;
     /// Fetches what was handed over for these shards; each is handed out once.
     /// Messages that `known` has, by their keys, need not be read.
-    async fn take_handed_over(&self, shards: ShardSet, known: &Known) -> Result<HandedOver>;
+    async fn take_handed_over(&self, shards: ShardSet, known: Known<'_>) -> Result<HandedOver>;
     /// What to forget in caches. The first call says [`Changes::All`].
     async fn changes(&self) -> Result<Changes>;
     /// Goes up with every write to the application or its endpoints: read *before* what is cached, and given along with a

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_store::{Changes, StoreError};
+use bellwire_store::{Changes, Known, StoreError};
 use tokio::time::Instant;
 
 use crate::Engine;
@@ -19,6 +19,14 @@ const POLL_ALONE: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(10);
 const AFTER_ERROR: Duration = Duration::from_millis(250);
 
+/// When to fetch again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    AtOnce,
+    Soon,
+    WhenTold,
+}
+
 pub async fn run_exchange(engine: Arc<Engine>) {
     let mut looked_at: Option<Instant> = None;
     // Only deliveries of messages that peers told of.
@@ -33,15 +41,16 @@ pub async fn run_exchange(engine: Arc<Engine>) {
             forget_changed(&engine).await
         };
         let result = match result {
-            Ok(()) => fetch(&engine).await,
+            Ok(()) => fetch(&engine, engine.links.is_told()).await,
             Err(error) => Err(error),
         };
         engine.links.forget_old();
         let pause = match result {
-            Ok(true) => continue,
-            Ok(false) if engine.shards.others() > 0 && engine.links.is_told() => POLL_TOLD,
-            Ok(false) if engine.shards.others() > 0 => POLL,
-            Ok(false) => POLL_ALONE,
+            Ok(Next::AtOnce) => continue,
+            Ok(Next::Soon) => GATHER,
+            Ok(Next::WhenTold) if engine.shards.others() > 0 && engine.links.is_told() => POLL_TOLD,
+            Ok(Next::WhenTold) if engine.shards.others() > 0 => POLL,
+            Ok(Next::WhenTold) => POLL_ALONE,
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::debug!(%error, "other nodes' deliveries and changes could not be read; trying again");
@@ -62,23 +71,28 @@ pub async fn run_exchange(engine: Arc<Engine>) {
     }
 }
 
-/// Takes in what was handed over for shards that stay. True: there is more.
-pub async fn fetch(engine: &Engine) -> Result<bool, StoreError> {
+/// Takes in what was handed over for shards that stay: all of it, or without what peers may be about to tell of.
+pub async fn fetch(engine: &Engine, is_told: bool) -> Result<Next, StoreError> {
     // What was fetched is in memory before its shard can be given up, and so before anybody else reads it.
     let _turn = engine.shards.turn.lock().await;
     let holdings = engine.shards.holdings();
     let shards = holdings.local.without(&holdings.leaving);
     if shards.is_empty() {
-        return Ok(false);
+        return Ok(Next::WhenTold);
     }
-    let handed = engine.store.take_handed_over(shards, &|key| engine.links.heard(key)).await?;
-    let more = handed.more;
+    let known = Known { message: &|key| engine.links.heard(key), is_told };
+    let handed = engine.store.take_handed_over(shards, known).await?;
+    let next = match (handed.more, handed.left) {
+        (true, _) => Next::AtOnce,
+        (false, true) => Next::Soon,
+        (false, false) => Next::WhenTold,
+    };
     let count = engine.queue.offer_handed_over(handed);
     if count > 0 {
         engine.metrics.handed_over.inc_by(count as u64);
         engine.pump();
     }
-    Ok(more)
+    Ok(next)
 }
 
 async fn forget_changed(engine: &Engine) -> Result<(), StoreError> {

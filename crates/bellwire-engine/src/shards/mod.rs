@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::{Engine, EngineError};
-pub use exchange::{fetch, run_exchange};
+pub use exchange::{Next, fetch, run_exchange};
 use lease_clock::LeaseClock;
 pub use moving::{adopt_alone, leave};
 use plan::{Watch, lost, plan};

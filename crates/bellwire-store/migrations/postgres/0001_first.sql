@@ -256,13 +256,12 @@ INSERT INTO shard (id) SELECT generate_series(0, 255);
 -- Deliveries accepted by a node that does not own their shard: fetched, and deleted, by the one that does. A row has those that one
 -- commit made for one shard. retries: whether each stands in retry, not in queue.
 CREATE TABLE handover (
-    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     shard smallint NOT NULL,
     messages bigint[] NOT NULL,
     endpoints bigint[] NOT NULL,
     retries boolean[] NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX handover_by_shard ON handover (shard, id);
 
 -- Applications written to: what other nodes forget from their caches. transaction: for reading on without a gap, whatever the
 -- order of commits.

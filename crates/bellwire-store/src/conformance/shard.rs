@@ -9,7 +9,7 @@ use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, Me
 
 use super::world::{DAY, World, fresh};
 use crate::{
-    Accepted, AttemptRecord, Changes, Cluster, DeliveryNext, DueDelivery, Forgotten, HandedOver, NewMessage, NodeInfo,
+    Accepted, AttemptRecord, Changes, Cluster, DeliveryNext, DueDelivery, Forgotten, HandedOver, Known, NewMessage, NodeInfo,
     StoreError, Task, TaskKind, TaskStatus,
 };
 
@@ -36,7 +36,7 @@ async fn bury(watcher: &World, epoch: i64) {
 async fn take(w: &World, shards: ShardSet) -> HandedOver {
     let mut all = HandedOver::default();
     loop {
-        let some = w.store.take_handed_over(shards, &|_| None).await.unwrap();
+        let some = w.store.take_handed_over(shards, Known::NOTHING).await.unwrap();
         for (due, new) in &some.first_tries {
             assert!(shards.has(due.endpoint), "of another shard");
             assert_eq!((due.tries, due.resume_at), (0, None));

@@ -2,9 +2,8 @@
 //! Whoever owns the shard reads the rows, deletes them, and then hands the deliveries out; what its peers told it of the messages
 //! it need not read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bellwire_core::id::timestamp_to_key;
@@ -46,41 +45,57 @@ pub async fn give_back(tx: &Conn, forgotten: &Forgotten) -> Outcome<()> {
     Ok(())
 }
 
-/// Rows read, not deleted yet.
-#[derive(Default)]
-struct Rows {
-    places: Vec<String>,
-    ids: Vec<i64>,
+/// A row of `handover`.
+struct Handover {
+    place: String,
+    id: i64,
     deliveries: Vec<Key>,
 }
 
+/// Rows to take now, and the ids of those that are left where they are, once.
+struct Taken {
+    rows: Vec<Handover>,
+    left: HashSet<i64>,
+}
+
 impl PostgresStore {
-    pub(super) async fn take_inner(&self, shards: &ShardSet, known: &Known<'_>) -> Outcome<HandedOver> {
+    pub(super) async fn take_inner(&self, shards: &ShardSet, known: Known<'_>) -> Outcome<HandedOver> {
         let epoch = self.epoch()?;
         let mut conn = self.members.get().await?;
-        let rows = read_rows(&conn, self.in_turn(shards)).await?;
-        if rows.ids.is_empty() {
+        let found = read_rows(&conn, numbers(shards)).await?;
+        if found.is_empty() {
             // What was in doubt is gone.
             self.seen.taken.lock().clear();
+            self.seen.left.lock().clear();
             return Ok(HandedOver::default());
         }
-        let mut handed = HandedOver { more: rows.ids.len() >= usize::try_from(ROWS_MAX).unwrap_or(0), ..HandedOver::default() };
+        let more = found.len() >= usize::try_from(ROWS_MAX).unwrap_or(0);
+        let rows = if known.is_told { self.without_left(found, known) } else { Taken { rows: found, left: HashSet::new() } };
+        let left = !rows.left.is_empty();
+        *self.seen.left.lock() = rows.left;
+        let rows = rows.rows;
+        let mut handed = HandedOver { more: more && !rows.is_empty(), left, ..HandedOver::default() };
         let mut unknown = Vec::new();
         {
             let taken = self.seen.taken.lock();
-            for key in rows.deliveries.iter().filter(|key| !taken.contains(key)) {
+            for key in rows.iter().flat_map(|row| &row.deliveries).filter(|key| !taken.contains(key)) {
                 match told(*key, known) {
                     Some(delivery) => handed.first_tries.push(delivery),
                     None => unknown.push(*key),
                 }
             }
         }
+        if rows.is_empty() {
+            return Ok(handed);
+        }
         let unread = handed.first_tries.len();
         read_deliveries(&conn, &unknown, &mut handed).await?;
         match forget_rows(&mut conn, epoch, &rows).await {
             Ok(()) => self.seen.taken.lock().clear(),
             // Whether they are gone or not: these have been handed out now.
-            Err(fault) if fault.is_outcome_unknown() => self.seen.taken.lock().extend(rows.deliveries),
+            Err(fault) if fault.is_outcome_unknown() => {
+                self.seen.taken.lock().extend(rows.into_iter().flat_map(|row| row.deliveries))
+            }
             Err(fault) => return Err(fault),
         }
         if let Err(error) = read_along(&conn, &mut handed.first_tries[unread..]).await.map_err(StoreError::from) {
@@ -90,40 +105,38 @@ impl PostgresStore {
         Ok(handed)
     }
 
-    /// The shards, beginning elsewhere each time: where there is always more than is fetched at a time, each has its turn.
-    fn in_turn(&self, shards: &ShardSet) -> Vec<i16> {
-        let mut shards = numbers(shards);
-        if !shards.is_empty() {
-            let first = self.seen.turn.fetch_add(1, Ordering::Relaxed) % shards.len();
-            shards.rotate_left(first);
-        }
-        shards
+    /// Leaves out rows with first tries of messages that this node has not heard of yet, unless it has done so before.
+    fn without_left(&self, found: Vec<Handover>, known: Known<'_>) -> Taken {
+        let before = self.seen.left.lock();
+        let is_heard = |(message, _, is_retry): &Key| *is_retry || (known.message)(*message).is_some();
+        let (rows, left): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|row| before.contains(&row.id) || row.deliveries.iter().all(is_heard));
+        Taken { rows, left: left.into_iter().map(|row| row.id).collect() }
     }
 }
 
-/// In the order of the index, since only a scan that follows it marks what is dead for those that come after.
-async fn read_rows(conn: &Conn, shards: Vec<i16>) -> Outcome<Rows> {
-    let sql = "SELECT one.* FROM unnest($1) AS s (shard) CROSS JOIN LATERAL \
-         (SELECT ctid::text AS place, id, messages, endpoints, retries FROM handover WHERE shard = s.shard ORDER BY id LIMIT $2) AS one \
-         LIMIT $2";
-    let mut rows = Rows::default();
-    for found in conn.query_kept(READ_MAX, sql, &[p(&shards), p(&ROWS_MAX)]).await? {
-        rows.places.push(row::get(&found, 0)?);
-        rows.ids.push(row::get(&found, 1)?);
-        let messages: Vec<i64> = row::get(&found, 2)?;
-        let endpoints: Vec<i64> = row::get(&found, 3)?;
-        let retries: Vec<bool> = row::get(&found, 4)?;
-        rows.deliveries.extend(
-            messages.into_iter().zip(endpoints).zip(retries).map(|((message, endpoint), is_retry)| (message, endpoint, is_retry)),
-        );
-    }
-    Ok(rows)
+/// The oldest rows for these shards. In the order of the index, since only a scan that follows it marks what is dead for those that come after.
+async fn read_rows(conn: &Conn, shards: Vec<i16>) -> Outcome<Vec<Handover>> {
+    let sql = "SELECT ctid::text, id, messages, endpoints, retries FROM handover WHERE shard = ANY($1) ORDER BY id LIMIT $2";
+    let rows = conn.query_kept(READ_MAX, sql, &[p(&shards), p(&ROWS_MAX)]).await?;
+    rows.iter()
+        .map(|found| {
+            let (messages, endpoints, retries): (Vec<i64>, Vec<i64>, Vec<bool>) =
+                (row::get(found, 2)?, row::get(found, 3)?, row::get(found, 4)?);
+            let deliveries = messages.into_iter().zip(endpoints).zip(retries);
+            Ok(Handover {
+                place: row::get(found, 0)?,
+                id: row::get(found, 1)?,
+                deliveries: deliveries.map(|((message, endpoint), is_retry)| (message, endpoint, is_retry)).collect(),
+            })
+        })
+        .collect()
 }
 
 /// A first try of a message that this node was told of.
-fn told(key: Key, known: &Known<'_>) -> Option<(DueDelivery, Option<Arc<NewMessage>>)> {
+fn told(key: Key, known: Known<'_>) -> Option<(DueDelivery, Option<Arc<NewMessage>>)> {
     let (message, endpoint, false) = key else { return None };
-    let new = known(message)?;
+    let new = (known.message)(message)?;
     let endpoint = *new.endpoints.iter().find(|known| known.key() == endpoint)?;
     let due = DueDelivery {
         message: new.message.id,
@@ -183,11 +196,13 @@ fn retry(found: &Row, of: DueDelivery) -> Outcome<DueDelivery> {
 }
 
 /// Deletes rows, while this node is a member: by their places, which other rows may have got since, and their ids.
-async fn forget_rows(conn: &mut Conn, epoch: i64, rows: &Rows) -> Outcome<()> {
+async fn forget_rows(conn: &mut Conn, epoch: i64, rows: &[Handover]) -> Outcome<()> {
+    let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let sql = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE), \
          gone AS (DELETE FROM handover WHERE ctid = ANY($3::text[]::tid[]) AND id = ANY($4) AND EXISTS (SELECT 1 FROM held)) \
          SELECT EXISTS (SELECT 1 FROM held)";
-    let params = [p(&epoch), p(&TAKE_LANE), p(&rows.places), p(&rows.ids)];
+    let params = [p(&epoch), p(&TAKE_LANE), p(&places), p(&ids)];
     let is_member = match conn.query_kept(WRITE_MAX, sql, &params).await?.first() {
         Some(found) => row::get(found, 0)?,
         None => false,

@@ -5,7 +5,6 @@
 //! reason: a write whose connection was lost may still be going on in the server.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use bellwire_core::{AppId, IdKind, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
@@ -39,8 +38,8 @@ pub struct Seen {
     changes: Mutex<Option<ChangesSeen>>,
     /// Handed out, but it is not known whether their rows in `handover` are gone.
     pub(super) taken: Mutex<HashSet<handover::Key>>,
-    /// Where the next look at what was handed over begins.
-    pub(super) turn: AtomicUsize,
+    /// Rows of `handover` that were left there once.
+    pub(super) left: Mutex<HashSet<i64>>,
     /// A membership that is over, and is not known to be gone from the database.
     former: Mutex<Option<i64>>,
 }
@@ -346,7 +345,7 @@ impl ShardStore for PostgresStore {
         Ok(self.adopt_inner(&shards, feed).await?)
     }
 
-    async fn take_handed_over(&self, shards: ShardSet, known: &Known) -> Result<HandedOver> {
+    async fn take_handed_over(&self, shards: ShardSet, known: Known<'_>) -> Result<HandedOver> {
         Ok(self.take_inner(&shards, known).await?)
     }
 

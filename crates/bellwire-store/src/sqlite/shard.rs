@@ -74,7 +74,7 @@ impl ShardStore for SqliteStore {
         }
     }
 
-    async fn take_handed_over(&self, _shards: ShardSet, _known: &Known) -> Result<HandedOver> {
+    async fn take_handed_over(&self, _shards: ShardSet, _known: Known<'_>) -> Result<HandedOver> {
         Ok(HandedOver::default())
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bellwire_core::{Endpoint, Message, ShardSet};
 use bellwire_postgres_testkit::{Postgres, query};
 use bellwire_store::conformance::World;
-use bellwire_store::{Accepted, AttemptRecord, DeliveryNext, Idempotency, NewMessage, StoreError};
+use bellwire_store::{Accepted, AttemptRecord, DeliveryNext, Idempotency, Known, NewMessage, StoreError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -70,7 +70,7 @@ async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoeve
     assert_eq!(*zombie.told.local.lock(), [(before.id, endpoint.id)]);
     assert_eq!(count(&url, "SELECT count(*) FROM handover"), 1);
     assert!(
-        matches!(zombie.store.take_handed_over(ShardSet::ALL, &|_| None).await, Err(StoreError::Fenced)),
+        matches!(zombie.store.take_handed_over(ShardSet::ALL, Known::NOTHING).await, Err(StoreError::Fenced)),
         "it must not take it itself"
     );
     assert!(matches!(zombie.store.claim_shards(ShardSet::ALL).await, Err(StoreError::Fenced)));
@@ -81,7 +81,7 @@ async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoeve
     other.store.adopt(ShardSet::ALL, 0, &mut |page| adopted.extend(page.iter().map(|due| due.message))).await.unwrap();
     assert_eq!(adopted, [before.id, after.id]);
     assert!(
-        other.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries.is_empty(),
+        other.store.take_handed_over(ShardSet::ALL, Known::NOTHING).await.unwrap().first_tries.is_empty(),
         "none is handed out twice"
     );
     Postgres::shared().drop_database(&url);
@@ -421,10 +421,10 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_adopted_or_taken() 
     let bad = messages.remove(1);
     let sql = format!("UPDATE queue SET tail = '\\x00' WHERE message = {}", bellwire_core::IdKind::key(&bad));
     query(&url, &sql).unwrap();
-    let taken = world.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries;
+    let taken = world.store.take_handed_over(ShardSet::ALL, Known::NOTHING).await.unwrap().first_tries;
     assert_eq!(taken.iter().map(|(due, _)| due.message).collect::<Vec<_>>(), messages);
     assert_eq!(
-        world.store.take_handed_over(ShardSet::ALL, &|_| None).await.unwrap().first_tries.len(),
+        world.store.take_handed_over(ShardSet::ALL, Known::NOTHING).await.unwrap().first_tries.len(),
         0,
         "it is not met again and again"
     );
