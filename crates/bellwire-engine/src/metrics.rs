@@ -22,6 +22,7 @@ pub struct Metrics {
     pub lease_losses: Counter,
     pub nodes_declared_dead: Counter,
     pub handed_over: Counter,
+    pub told: Counter,
     pub forwarded: Counter,
     pub forwards_unanswered: Counter,
     attempts_succeeded: Counter,
@@ -81,6 +82,11 @@ impl Metrics {
                 Counter,
                 "shard_deliveries_handed_over",
                 "Deliveries accepted by other nodes and taken over from them"
+            ),
+            told: register!(
+                Counter,
+                "shard_deliveries_told",
+                "Of these, deliveries whose message the other node had sent along over a link"
             ),
             forwarded: register!(
                 Counter,

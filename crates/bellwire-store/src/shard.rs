@@ -70,6 +70,8 @@ pub struct HandedOver {
     pub first_tries: Vec<(DueDelivery, Option<Arc<NewMessage>>)>,
     /// Scheduled deliveries, recoveries and manual tries.
     pub retries: Vec<DueDelivery>,
+    /// First tries whose message was known.
+    pub told: usize,
     /// There is more: ask again at once.
     pub more: bool,
     /// Something was left where it is: ask again soon.

@@ -15,8 +15,9 @@ const POLL_TOLD: Duration = Duration::from_millis(250);
 /// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once
 /// when it has.
 const POLL_ALONE: Duration = Duration::from_secs(1);
-/// Between two fetches of deliveries that peers told of.
-const GATHER: Duration = Duration::from_millis(10);
+/// Between two fetches of deliveries that peers told of: as long as the last one took and as long again, within these bounds.
+const GATHER_MIN: Duration = Duration::from_millis(5);
+const GATHER_MAX: Duration = Duration::from_millis(25);
 const AFTER_ERROR: Duration = Duration::from_millis(250);
 
 /// When to fetch again.
@@ -45,9 +46,10 @@ pub async fn run_exchange(engine: Arc<Engine>) {
             Err(error) => Err(error),
         };
         engine.links.forget_old();
+        let gather = (began.elapsed() * 2).clamp(GATHER_MIN, GATHER_MAX);
         let pause = match result {
             Ok(Next::AtOnce) => continue,
-            Ok(Next::Soon) => GATHER,
+            Ok(Next::Soon) => gather,
             Ok(Next::WhenTold) if engine.shards.others() > 0 && engine.links.is_told() => POLL_TOLD,
             Ok(Next::WhenTold) if engine.shards.others() > 0 => POLL,
             Ok(Next::WhenTold) => POLL_ALONE,
@@ -65,7 +67,7 @@ pub async fn run_exchange(engine: Arc<Engine>) {
             () = engine.links.nudged.notified() => engine.sleep(POLL.saturating_sub(began.elapsed())).await,
             () = engine.links.told.notified() => {
                 is_told = true;
-                engine.sleep(GATHER.saturating_sub(began.elapsed())).await;
+                engine.sleep(gather.saturating_sub(began.elapsed())).await;
             }
         }
     }
@@ -87,6 +89,7 @@ pub async fn fetch(engine: &Engine, is_told: bool) -> Result<Next, StoreError> {
         (false, true) => Next::Soon,
         (false, false) => Next::WhenTold,
     };
+    engine.metrics.told.inc_by(handed.told as u64);
     let count = engine.queue.offer_handed_over(handed);
     if count > 0 {
         engine.metrics.handed_over.inc_by(count as u64);

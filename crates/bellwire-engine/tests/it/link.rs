@@ -15,6 +15,7 @@ use crate::wait_until;
 const PATIENCE: Duration = Duration::from_millis(4_500);
 const FORWARDED: &str = "link_messages_forwarded_total";
 const FETCHED: &str = "shard_deliveries_handed_over_total";
+const TOLD: &str = "shard_deliveries_told_total";
 const WINDOW: Duration = Duration::from_secs(3_600);
 
 async fn metric(app: &TestApp, name: &str) -> u64 {
@@ -83,6 +84,88 @@ async fn what_another_node_delivers_is_accepted_by_it_and_nothing_has_to_be_fetc
     assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)) && counts.len() == published.len(), "{counts:?}");
     assert_eq!(metric(&a, FORWARDED).await - before.0, 28, "27 messages and a repeat");
     assert_eq!(metric(&b, FETCHED).await - before.1, 3, "those that were too large");
+}
+
+#[tokio::test]
+async fn of_a_message_that_both_deliver_the_other_node_fetches_its_deliveries_alone() {
+    let (a, b, line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, of_a) = endpoint_of(&a, &application, &receiver, "/a").await;
+    let (_, of_b) = endpoint_of(&b, &application, &receiver, "/b").await;
+    let before = (metric(&a, FORWARDED).await, metric(&b, FETCHED).await, metric(&b, TOLD).await);
+    let mut published = vec![];
+    for n in 0..40 {
+        let mut message = a.message(&application, "a.b", PAYLOAD);
+        // Some that the link does not take for their size, and some that it does not get for itself.
+        if n % 10 == 9 {
+            message.payload = Some(vec![b'x'; 200_000].into());
+        }
+        match n {
+            20 => line.cut(),
+            30 => line.mend(),
+            _ => {}
+        }
+        published.push(publish(&a, &application, message, None).await);
+    }
+    for path in [&of_a, &of_b] {
+        receiver.wait_for(path, published.len()).await;
+    }
+    idle(&[&a, &b]).await;
+    for path in [&of_a, &of_b] {
+        let counts = by_message(&receiver, path);
+        assert!(
+            published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)) && counts.len() == published.len(),
+            "{counts:?}"
+        );
+    }
+    assert_eq!(metric(&a, FORWARDED).await, before.0, "each is accepted where it came in");
+    assert_eq!(metric(&b, FETCHED).await - before.1, 40);
+    let told = metric(&b, TOLD).await - before.2;
+    assert!((10..=36).contains(&told), "the messages of {told} deliveries came along");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_node_is_behind_with_waits_where_it_comes_in() {
+    /// Above what may wait.
+    const BACKLOG: u64 = 512;
+    let (a, b, _line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let (busy, quiet) = (a.application("busy").await, a.application("quiet").await);
+    let mut paced = None;
+    while paced.is_none() {
+        let endpoint = b.endpoint(&busy, receiver.url("/paced"), |endpoint| endpoint.throttle_rate = Some(1)).await;
+        if b.engine.delivers_to(endpoint.id) {
+            paced = Some(endpoint);
+        } else {
+            assert!(b.store().delete_endpoint(busy.id, endpoint.id, b.now()).await.unwrap());
+            b.engine.endpoint_changed(busy.id, endpoint.id);
+        }
+    }
+    // One of the first node's too, so that messages are accepted there.
+    endpoint_of(&a, &busy, &receiver, "/a").await;
+    endpoint_of(&b, &quiet, &receiver, "/b").await;
+    endpoint_of(&a, &quiet, &receiver, "/c").await;
+    let send = |application: &Application| {
+        let (engine, id) = (a.engine.clone(), application.id);
+        let message = a.message(application, "a.b", PAYLOAD);
+        tokio::spawn(async move {
+            let entry = engine.application_by_id(id).await.unwrap().unwrap();
+            engine.publish(&entry, message, None).await.map(drop)
+        })
+    };
+    let all: Vec<_> = (0..2 * BACKLOG).map(|_| send(&busy)).collect();
+    wait_until(|| async { metric(&b, "queue_deliveries_quick").await > BACKLOG }).await;
+    for sent in all {
+        sent.await.unwrap().unwrap();
+    }
+    // Its next message waits while others' come and go.
+    let held = send(&busy);
+    for _ in 0..10 {
+        send(&quiet).await.unwrap().unwrap();
+    }
+    assert!(!held.is_finished(), "it was not held back");
+    held.await.unwrap().unwrap();
 }
 
 #[tokio::test]

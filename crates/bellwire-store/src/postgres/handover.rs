@@ -88,7 +88,7 @@ impl PostgresStore {
         if rows.is_empty() {
             return Ok(handed);
         }
-        let unread = handed.first_tries.len();
+        handed.told = handed.first_tries.len();
         read_deliveries(&conn, &unknown, &mut handed).await?;
         match forget_rows(&mut conn, epoch, &rows).await {
             Ok(()) => self.seen.taken.lock().clear(),
@@ -98,7 +98,7 @@ impl PostgresStore {
             }
             Err(fault) => return Err(fault),
         }
-        if let Err(error) = read_along(&conn, &mut handed.first_tries[unread..]).await.map_err(StoreError::from) {
+        if let Err(error) = read_along(&conn, &mut handed.first_tries[handed.told..]).await.map_err(StoreError::from) {
             tracing::debug!(%error, "messages handed over are read one by one");
         }
         handed.first_tries.sort_by_key(|(due, _)| due.message);
