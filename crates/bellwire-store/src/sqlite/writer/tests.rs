@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::Cipher;
+use crate::NewMessage;
 use crate::sqlite::SqliteOptions;
 use crate::sqlite::checkpoint::Checkpointer;
 
@@ -55,7 +56,7 @@ async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
     let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
     let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
     assert!(sink.set(told.clone()).is_ok());
-    let writer = Writer::new(files, inbox.clone(), sink);
+    let writer = Writer::start(files, inbox.clone(), sink).unwrap();
     let thread = std::thread::spawn(move || writer.run());
     assert_eq!(inbox.accept(message(1)).await.unwrap(), Accepted::Fresh);
     let answers = tokio::join!(inbox.accept(message(2)), inbox.accept(message(3)));
