@@ -222,6 +222,13 @@ impl Files {
         }
     }
 
+    /// Copies a segment's log into it now, after the checkpointer, which would otherwise be in the way.
+    pub fn copy_log(&self, at: usize) -> Outcome<()> {
+        let file = &self.segments[at].file;
+        self.checkpointer.forget(&file.path);
+        super::checkpoint::run(&file.conn, "PASSIVE")
+    }
+
     /// Starts a new segment if the message of `key` is too late for the current one. Where that fails, the current one goes on.
     pub fn roll_over_if_due(&mut self, key: i64) {
         let Some(current) = self.segments.last() else { return };

@@ -203,7 +203,7 @@ impl Inbox {
 
     pub fn synced(&self, groups: usize) {
         let mut state = self.state.lock();
-        state.unsynced -= groups;
+        state.unsynced = state.unsynced.saturating_sub(groups);
         if state.is_worth_a_commit() {
             self.wake_writer(state);
         }
@@ -211,11 +211,19 @@ impl Inbox {
 
     pub fn announced(&self, groups: usize) {
         let mut state = self.state.lock();
-        state.untold -= groups;
+        state.untold = state.untold.saturating_sub(groups);
         if state.untold == 0 {
             drop(state);
             self.told.notify_all();
         }
+    }
+
+    /// Nothing is synced any more.
+    pub fn syncs_ended(&self) {
+        let mut state = self.state.lock();
+        (state.unsynced, state.untold) = (0, 0);
+        self.told.notify_all();
+        self.wake_writer(state);
     }
 
     /// Until the sink and all callers know of every group that was committed.

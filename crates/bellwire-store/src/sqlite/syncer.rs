@@ -58,6 +58,7 @@ impl Syncer {
     pub fn sync(&self, inbox: &Inbox, group: Committed) {
         inbox.handed_over();
         if let Err(unsent) = self.groups.send(group) {
+            inbox.syncs_ended();
             refuse(unsent.0);
         }
     }
@@ -68,7 +69,18 @@ impl Syncer {
     }
 }
 
+/// However the thread ends, the writer neither waits for it nor goes on without it.
+struct End<'a>(&'a Inbox, &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Release);
+        self.0.syncs_ended();
+    }
+}
+
 fn work(waiting: &Receiver<Committed>, around: &Around, is_dead: &AtomicBool) {
+    let _end = End(&around.inbox, is_dead);
     while let Ok(first) = waiting.recv() {
         let mut groups = vec![first];
         groups.extend(waiting.try_iter());
