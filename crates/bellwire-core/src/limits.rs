@@ -55,11 +55,17 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 512;
 /// Scheduled sends: between a minute and a day ahead (Svix).
 pub const DELIVER_AT_SECONDS_MIN: u64 = 60;
 pub const DELIVER_AT_SECONDS_MAX: u64 = 86_400;
-/// Payloads above this are stored compressed (zstd level 1): below, the header costs what it saves.
+/// Payloads above this are stored compressed (LZ4): below, the header costs what it saves.
 pub const COMPRESS_ABOVE_BYTES: usize = 2 * 1024;
 /// Group commit of the embedded store: whichever comes first ends a group; an idle writer commits at once.
 pub const GROUP_ITEMS_MAX: usize = 512;
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
+/// So many must wait for the next group to be committed while the one before is still being synced.
+pub const GROUP_ITEMS_AHEAD_MIN: usize = 16;
+/// Keys of publishing that are kept in memory (56 bytes each, and as many again while these are taken over into the table of keys),
+/// and how many of them are taken over for each message that comes meanwhile.
+pub const FRESH_KEYS_MAX: usize = 65_536;
+pub const FRESH_KEYS_MOVED: usize = 2;
 /// Completions may wait this long to ride with the next create.
 pub const COMPLETION_DELAY_MS_MAX: u64 = 8;
 /// Commands waiting for the writer; above it callers wait.
@@ -159,10 +165,14 @@ pub const READER_SEGMENTS_OPEN_MAX: usize = 16;
 pub const READER_CACHE_BYTES: usize = 1024 * 1024;
 /// Page cache of the writer for a segment that takes no new messages.
 pub const OLD_SEGMENT_CACHE_BYTES: usize = 2 * 1024 * 1024;
-/// Pages in a write-ahead log after which they are copied into the database beside the writer (16 MiB), and after which the
-/// writer does it itself (64 MiB), because the log would grow without bound.
-pub const CHECKPOINT_PAGES: u32 = 4_096;
-pub const CHECKPOINT_PAGES_MAX: u32 = 16_384;
+/// Pages of the embedded store's files: two rows with an event of some kilobytes, compressed, fit into one; each costs two system
+/// calls to log and two to copy.
+pub const PAGE_BYTES: u32 = 8 * 1024;
+/// Pages in a write-ahead log after which they are copied into the database beside the writer (4 MiB: syncs of the log wait for what
+/// is copied, and much at once is what the slowest answers waited for), and after which the writer does it itself (64 MiB), because the
+/// log would grow without bound.
+pub const CHECKPOINT_PAGES: u32 = 512;
+pub const CHECKPOINT_PAGES_MAX: u32 = 8_192;
 /// Whether a full disk has space again is tried this often.
 pub const FULL_PROBE_MS: u64 = 250;
 /// Fan-outs whose outstanding endpoints the writer knows by heart (8 bytes an endpoint); others are looked up.
@@ -173,7 +183,7 @@ pub const ID_TAILS_KEPT: usize = 65_536;
 pub const URLS_KEPT: usize = 16_384;
 /// Rows one retention step deletes or empties, and pages it gives back to the file system: some tens of milliseconds.
 pub const RETAIN_ROWS_MAX: usize = 1_000;
-pub const RETAIN_PAGES_MAX: u32 = 2_000;
+pub const RETAIN_PAGES_MAX: u32 = 1_000;
 /// How long a received event is remembered so that a repeat is recognised: providers repeat for up to three days, rarely longer; and
 /// at most as long as anybody repeats by hand.
 pub const DUPLICATE_WINDOW_SECONDS_DEFAULT: u64 = 3 * 86_400;
@@ -193,6 +203,8 @@ pub const RECEIVED_SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 pub const RECEIVED_BODIES_OF_SOURCE_BYTES_MAX: usize = 72 * 1024 * 1024;
 /// Body of a request that can only be a handshake: challenges are a few hundred bytes.
 pub const HANDSHAKE_BODY_BYTES_MAX: usize = 64 * 1024;
+/// What is verified with its body at once, and not by its head before: it comes in the same few packets.
+pub const RECEIVED_WITH_HEAD_BYTES_MAX: u64 = 16 * 1024;
 /// Sources kept in memory, and for how long without another look: what a change on another node may take.
 pub const SOURCES_CACHED: usize = 16_384;
 pub const SOURCE_FRESH_MS: u64 = 2_000;

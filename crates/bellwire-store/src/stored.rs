@@ -1,7 +1,5 @@
 //! How payloads and lists stand in columns, in every backend alike: so that rows can be moved from one to the other as they are.
 
-use std::cell::RefCell;
-
 use bellwire_core::{MessageId, limits};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -10,8 +8,6 @@ use crate::{Result, StoreError};
 
 /// What `content_type` NULL stands for.
 pub const JSON: &str = "application/json";
-/// zstd level: the fastest; the disk is not the bottleneck, the writer's processor is.
-const COMPRESSION_LEVEL: i32 = 1;
 /// An unpacked payload: what ingest takes, and room for an operator who allows more.
 const UNPACKED_BYTES_MAX: usize = 64 * limits::PAYLOAD_BYTES_MAX;
 
@@ -61,35 +57,19 @@ impl StoredPayload {
     pub fn of(payload: Option<&Bytes>) -> Self {
         let Some(payload) = payload else { return Self { compressed: None, checksum: 0 } };
         let compressed = (payload.len() > limits::COMPRESS_ABOVE_BYTES)
-            .then(|| compress(payload))
-            .flatten()
+            .then(|| lz4_flex::block::compress_prepend_size(payload))
             .filter(|compressed| compressed.len() < payload.len());
         Self { compressed, checksum: checksum(payload) }
     }
 
-    /// 0: as it came; 1: zstd.
+    /// 0: as it came; 1: zstd, which nothing is written in any more; 2: LZ4, behind four bytes (little-endian) of its size.
     pub fn encoding(&self) -> i64 {
-        i64::from(self.compressed.is_some())
+        if self.compressed.is_some() { 2 } else { 0 }
     }
 
     pub fn bytes<'a>(&'a self, payload: Option<&'a Bytes>) -> Option<&'a [u8]> {
         self.compressed.as_deref().or(payload.map(AsRef::as_ref))
     }
-}
-
-thread_local! {
-    /// Setting one up costs more than compressing a payload of some kilobytes.
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
-}
-
-/// `None`: it cannot be had smaller.
-fn compress(payload: &[u8]) -> Option<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|kept| {
-        if kept.is_none() {
-            *kept = zstd::bulk::Compressor::new(COMPRESSION_LEVEL).ok();
-        }
-        kept.as_mut()?.compress(payload).ok()
-    })
 }
 
 fn checksum(payload: &[u8]) -> i64 {
@@ -109,6 +89,13 @@ pub fn unpack(message: MessageId, encoding: i64, expected: i64, stored: Vec<u8>)
             let size = zstd::zstd_safe::get_frame_content_size(&stored).ok().flatten().unwrap_or(0);
             let size = usize::try_from(size).unwrap_or(usize::MAX).min(UNPACKED_BYTES_MAX);
             zstd::bulk::decompress(&stored, size).map_err(|error| corrupt(&error.to_string()))?
+        }
+        2 => {
+            let (size, packed) = lz4_flex::block::uncompressed_size(&stored).map_err(|error| corrupt(&error.to_string()))?;
+            if size > UNPACKED_BYTES_MAX {
+                return Err(corrupt("larger than a payload may be"));
+            }
+            lz4_flex::block::decompress(packed, size).map_err(|error| corrupt(&error.to_string()))?
         }
         other => return Err(corrupt(&format!("unknown encoding {other}"))),
     };
@@ -130,9 +117,28 @@ mod tests {
             let payload = Bytes::from("{\"bell\":\"rings\"}".repeat(bytes / 16 + 1).into_bytes()).slice(..bytes);
             let packed = StoredPayload::of(Some(&payload));
             let stored = packed.bytes(Some(&payload)).unwrap().to_vec();
-            assert_eq!(packed.encoding() == 1, bytes > limits::COMPRESS_ABOVE_BYTES, "{bytes}");
+            assert_eq!(packed.encoding() == 2, bytes > limits::COMPRESS_ABOVE_BYTES, "{bytes}");
             assert!(packed.encoding() == 0 || stored.len() < bytes / 2, "{bytes}: {}", stored.len());
             assert_eq!(unpack(id, packed.encoding(), packed.checksum, stored).unwrap(), payload);
+        }
+    }
+
+    /// Broken: what an earlier version stored cannot be read, or damage is taken for a payload.
+    #[test]
+    fn every_encoding_there_ever_was_is_read_and_no_other() {
+        let id = <MessageId as bellwire_core::IdKind>::from_bytes([7; 20]);
+        let payload = Bytes::from("{\"bell\":\"rings\"}".repeat(500));
+        let zstd = zstd::bulk::compress(&payload, 1).unwrap();
+        let lz4 = lz4_flex::block::compress_prepend_size(&payload);
+        for (encoding, stored) in [(0, payload.to_vec()), (1, zstd), (2, lz4.clone())] {
+            assert_eq!(unpack(id, encoding, checksum(&payload), stored).unwrap(), payload, "{encoding}");
+        }
+        let mut far_too_large = lz4.clone();
+        far_too_large[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        for (encoding, stored) in
+            [(2, Vec::new()), (2, lz4[..lz4.len() - 3].to_vec()), (2, far_too_large), (1, lz4), (3, payload.to_vec())]
+        {
+            assert!(matches!(unpack(id, encoding, checksum(&payload), stored), Err(StoreError::Corrupt(_))), "{encoding}");
         }
     }
 

@@ -11,10 +11,23 @@ use crate::place::text_of;
 pub(crate) fn text_at(body: &[u8], tokens: &[String]) -> Option<String> {
     // What is passed over is not looked at that closely.
     let text = std::str::from_utf8(body).ok()?;
+    if tokens.iter().any(|token| is_nowhere(text, token)) {
+        return None;
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let found = At(tokens).deserialize(&mut json).ok()?;
     json.end().ok()?;
     found
+}
+
+/// No member can have this name, as most events have none of those that are looked for: found out much faster than by parsing.
+fn is_nowhere(text: &str, name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    // A number may be a place in an array, and only `\u` writes plain characters in another way.
+    name.chars().all(is_plain)
+        && name.parse::<usize>().is_err()
+        && !text.contains(&format!("\"{name}\""))
+        && !text.contains("\\u")
 }
 
 /// What stands at the end of a path.
@@ -133,6 +146,8 @@ mod tests {
             r#"{"a":{"b":[0,{"c":1}]},"a":{"b":[]}}"#,
             r#"{"a":{"b":[0,{"c":1}]},"a":7}"#,
             r#"{"action":"first","action":"last","a":{"c":1,"b":2}}"#,
+            r#"{"\u0061ction":"written otherwise","\u007a":1,"a":{"\u0063":"too","b":[1]}}"#,
+            r#"{"b":{"action":1},"text":"no member: \"action\""}"#,
             r#"[{"a":1},"t"]"#,
             r#""text""#,
             r#"{"action":"opened"} x"#,

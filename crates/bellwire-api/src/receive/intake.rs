@@ -25,6 +25,11 @@ pub struct Taken<'v> {
     _held: Held<'v>,
 }
 
+/// How large the body is, if the head says so.
+pub fn announced(visit: &Visit<'_>) -> Option<u64> {
+    visit.parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok())
+}
+
 /// Reads the whole body, at most `max` bytes.
 pub async fn read<'v>(visit: &Visit<'v>, body: Body, max: usize) -> Result<Taken<'v>, Stop> {
     check_encoding(visit)?;
@@ -32,9 +37,7 @@ pub async fn read<'v>(visit: &Visit<'v>, body: Body, max: usize) -> Result<Taken
         let detail = format!("the body is larger than the {max} bytes allowed (bodyBytesMax)");
         Stop::Refused(Refused { is_cut: true, ..Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail) })
     };
-    let announced =
-        visit.parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > max as u64) {
+    if announced(visit).is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
     let whole = collect(visit, body, max, &too_large);

@@ -278,7 +278,9 @@ async fn take(visit: &Visit<'_>, body: Body) -> Result<Response, Stop> {
     visit.api.receive().buckets.take(visit)?;
     gate::check_credentials(visit)?;
     let headers: Vec<(&str, &[u8])> = visit.parts.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    let head_refusal = judge::check_head(visit, &headers)?;
+    // A small body has come with its head, most likely: refusing it by the head alone would save nothing.
+    let is_small = intake::announced(visit).is_some_and(|length| length <= limits::RECEIVED_WITH_HEAD_BYTES_MAX);
+    let head_refusal = if is_small { None } else { judge::check_head(visit, &headers)? };
     let body_max = if head_refusal.is_some() { limits::HANDSHAKE_BODY_BYTES_MAX } else { ready.body_bytes_max };
     let taken = match intake::read(visit, body, body_max).await {
         // The head alone was refused, and no handshake is that large.

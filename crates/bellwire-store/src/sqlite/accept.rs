@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::fault::{Fault, Outcome};
 use super::files::Files;
 use super::inbox::Accept;
+use super::keys::Made;
 use super::row::{self, JSON};
 use crate::{Accepted, Idempotency, Result, StoreError};
 
@@ -15,9 +16,6 @@ const INSERT_MESSAGE: &str = "INSERT INTO message (id, tail, app, event_type, ev
 const INSERT_QUEUE: &str = "INSERT OR REPLACE INTO queue (message, tail, app, endpoints) VALUES (?1, ?2, ?3, ?4)";
 const INSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tail, app, state, tries, due_at, trigger, is_delivered) \
      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)";
-
-const CLAIM_KEY: &str = "INSERT OR IGNORE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)";
-const TAKE_KEY: &str = "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)";
 
 /// Writes the messages of one segment, inside its transaction. What each came to is in their order.
 pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result<Accepted>>> {
@@ -56,10 +54,11 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
         ));
         if let Err(error) = inserted {
             results.push(Err(conflict(error.into(), message)?));
-            if let Some(idempotency) = &new.idempotency {
-                conn.prepare_cached("DELETE FROM idempotency WHERE key = ?1")?.execute([idempotency.key])?;
-            }
             continue;
+        }
+        if let Some(key) = &new.idempotency {
+            let made = Made { request: key.request, message: message.id.key(), expires_at: key.expires_at.as_millis() };
+            files.segments[at].keys.borrow_mut().add(conn, key.key, made)?;
         }
         if let Some(due_at) = message.deliver_at {
             let mut insert_retry = conn.prepare_cached(INSERT_RETRY)?;
@@ -79,6 +78,7 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
         }
         results.push(Ok(Accepted::Fresh));
     }
+    files.segments[at].keys.borrow_mut().advance(conn, accepts.len())?;
     Ok(results)
 }
 
@@ -87,31 +87,13 @@ fn dies_early(files: &Files, message: &Message) -> bool {
     message.payload.is_some() && message.payload_expires_at < message.id.created().plus(files.options.retention)
 }
 
-/// What can be said before the message is written: the key was used, or the event id is taken in another segment. If neither, the key
-/// is the message's now.
+/// What can be said before the message is written: the key was used, or the event id is taken in another segment.
 fn refuse_or_replay(files: &Files, at: usize, message: &Message, key: Option<&Idempotency>) -> Outcome<Option<Result<Accepted>>> {
-    if let Some(refused) = refuse_event_id(files, at, message)? {
-        // A key that was used says more: it is looked at first.
-        let found = key.map(|key| find_key(files, key, None)).transpose()?.flatten();
-        return Ok(Some(found.map_or(Err(refused), |found| found.map(Accepted::Replayed))));
+    // A key that was used says more: it is looked at first.
+    if let Some(found) = key.map(|key| find_key(files, key)).transpose()?.flatten() {
+        return Ok(Some(found.map(Accepted::Replayed)));
     }
-    let Some(key) = key else { return Ok(None) };
-    Ok(claim_key(files, at, message, key)?.map(|found| found.map(Accepted::Replayed)))
-}
-
-/// Takes the key for the message, or says what has it. A key that is new, as most are, is looked for and written in one go.
-fn claim_key(files: &Files, at: usize, message: &Message, key: &Idempotency) -> Outcome<Option<Result<MessageId>>> {
-    let conn = files.segments[at].file.tx()?;
-    let row = params![key.key, key.request, message.id.key(), key.expires_at.as_millis()];
-    let is_new_here = conn.prepare_cached(CLAIM_KEY)?.execute(row)? == 1;
-    let found = find_key(files, key, is_new_here.then_some(at))?;
-    match (&found, is_new_here) {
-        (Some(_), true) => drop(conn.prepare_cached("DELETE FROM idempotency WHERE key = ?1")?.execute([key.key])?),
-        // What is there has expired.
-        (None, false) => drop(conn.prepare_cached(TAKE_KEY)?.execute(row)?),
-        _ => {}
-    }
-    Ok(found)
+    Ok(refuse_event_id(files, at, message)?.map(Err))
 }
 
 fn refuse_event_id(files: &Files, at: usize, message: &Message) -> Outcome<Option<StoreError>> {
@@ -133,15 +115,16 @@ fn refuse_event_id(files: &Files, at: usize, message: &Message) -> Outcome<Optio
     Ok(None)
 }
 
-/// The message made under this key, if it still counts; the segment `except` is not asked. Keys live shorter than segments, so few
-/// are.
-fn find_key(files: &Files, key: &Idempotency, except: Option<usize>) -> Outcome<Option<Result<MessageId>>> {
+/// The message made under this key, if it still counts. Keys live shorter than segments, so few segments are asked.
+fn find_key(files: &Files, key: &Idempotency) -> Outcome<Option<Result<MessageId>>> {
     let now = key.made_at();
-    for (at, segment) in files.segments.iter().enumerate().rev() {
-        let found = if except == Some(at) { None } else { find_key_in(&segment.file.conn, key, now)? };
-        if let Some((request, message)) = found {
-            let is_same = request == key.request;
-            return Ok(Some(if is_same { Ok(message) } else { Err(StoreError::IdempotencyMismatch) }));
+    for segment in files.segments.iter().rev() {
+        let conn = &segment.file.conn;
+        let made = segment.keys.borrow().find(conn, &key.key)?.filter(|made| made.expires_at > now.as_millis());
+        if let Some(made) = made
+            && let Some(id) = message_of(conn, &made)?
+        {
+            return Ok(Some(if made.request == key.request { Ok(id) } else { Err(StoreError::IdempotencyMismatch) }));
         }
         // All messages of the segments before this one are older than the window.
         if bellwire_core::id::key_to_timestamp(segment.segment.start) < now.minus(key.window) {
@@ -151,14 +134,9 @@ fn find_key(files: &Files, key: &Idempotency, except: Option<usize>) -> Outcome<
     Ok(None)
 }
 
-fn find_key_in(conn: &Connection, key: &Idempotency, now: Timestamp) -> Outcome<Option<([u8; 16], MessageId)>> {
-    let sql = "SELECT i.request, i.message, m.tail FROM idempotency i JOIN message m ON m.id = i.message \
-         WHERE i.key = ?1 AND i.expires_at > ?2";
-    let found = conn
-        .prepare_cached(sql)?
-        .query_row(params![key.key, now.as_millis()], |row| Ok((row.get(0)?, row::id(row, 1, 2)?)))
-        .optional()?;
-    Ok(found)
+fn message_of(conn: &Connection, made: &Made) -> Outcome<Option<MessageId>> {
+    let mut statement = conn.prepare_cached("SELECT id, tail FROM message WHERE id = ?1")?;
+    Ok(statement.query_row([made.message], |row| row::id(row, 0, 1)).optional()?)
 }
 
 fn event_id_taken(message: &Message) -> StoreError {

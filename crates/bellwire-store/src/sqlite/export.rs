@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 use super::SqliteStore;
 use super::fault::Outcome;
 use super::file::{Deadline, open_reader};
+use super::files::Files;
 use super::record::first_tries_left;
 use crate::transfer::{
     API_KEY, APPLICATION, ATTEMPT, COUNTER, ENDPOINT, EVENT_TYPE, IDEMPOTENCY, MESSAGE, MESSAGE_EVENT, OUTCOME, PAGE_BYTES, Page,
@@ -160,6 +161,8 @@ pub struct Export {
 impl Export {
     /// Looks what there is. The store stays open, so nobody else can write to it; its owner must not either.
     pub async fn open(store: &Arc<SqliteStore>, page_rows: usize) -> Result<Self> {
+        // What is exported of keys is the table.
+        while !store.write(settle_keys).await? {}
         let control = store.dir.join("control.db");
         let mut parts: Vec<Part> = CONTROL
             .iter()
@@ -270,6 +273,15 @@ impl Others {
         }
         Ok(false)
     }
+}
+
+/// Takes over some of the keys that are still in memory. True: there are none.
+fn settle_keys(files: &Files) -> Outcome<bool> {
+    let unsettled = files.segments.iter().find(|segment| !segment.keys.borrow().is_settled());
+    if let Some(segment) = unsettled {
+        segment.keys.borrow_mut().settle_some(segment.file.tx()?, limits::GROUP_ITEMS_MAX)?;
+    }
+    Ok(unsettled.is_none())
 }
 
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Outcome<T> + Send + 'static) -> Result<T> {
@@ -437,7 +449,7 @@ mod tests {
     }
 
     /// What the target keeps elsewhere, or has no use for.
-    const LEFT: &[&str] = &["meta", "url", "probe"];
+    const LEFT: &[&str] = &["meta", "url", "probe", "fresh_key"];
 
     fn columns(conn: &Connection, table: &str) -> Vec<String> {
         let mut statement = conn.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();

@@ -1,5 +1,6 @@
 //! The writer's side of the files: one writing connection each, transactions over those a write touches, new segments.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::SqliteOptions;
 use super::checkpoint::Checkpointer;
 use super::fault::{Fault, Outcome, io};
+use super::keys::Keys;
 use super::migrate;
 use super::outstanding::Outstanding;
 use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
@@ -28,6 +30,13 @@ pub struct Stats {
     pub commit_nanos: AtomicU64,
 }
 
+impl Stats {
+    pub fn add_time(&self, since: Instant) {
+        let nanos = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
 /// A segment as the writer has it.
 pub struct SegmentFile {
     pub segment: Arc<Segment>,
@@ -35,6 +44,7 @@ pub struct SegmentFile {
     /// Keys of the first and last message in it.
     pub oldest: Option<i64>,
     pub newest: Option<i64>,
+    pub keys: RefCell<Keys>,
 }
 
 /// Whether the writer can go on.
@@ -146,10 +156,25 @@ impl Files {
             return Err(fault.into());
         }
         if commits > 0 {
+            for segment in &self.segments {
+                segment.keys.borrow_mut().committed();
+            }
             self.stats.commits.fetch_add(commits, Ordering::Relaxed);
             self.stats.items.fetch_add(items as u64, Ordering::Relaxed);
-            let nanos = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.stats.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+            self.stats.add_time(started);
+            self.checkpoint_if_due();
+        }
+        Ok(())
+    }
+
+    /// Commits what is open in one segment, as far as the kernel: it is durable when its log is synced.
+    pub fn commit_unsynced(&mut self, at: usize, items: usize) -> Outcome<()> {
+        let started = Instant::now();
+        if self.segments[at].file.commit_unsynced()? {
+            self.segments[at].keys.borrow_mut().committed();
+            self.stats.commits.fetch_add(1, Ordering::Relaxed);
+            self.stats.items.fetch_add(items as u64, Ordering::Relaxed);
+            self.stats.add_time(started);
             self.checkpoint_if_due();
         }
         Ok(())
@@ -159,6 +184,9 @@ impl Files {
     pub fn roll_back(&mut self, fault: &Fault) {
         for file in self.segments.iter().map(|s| &s.file).chain([&self.control]) {
             file.roll_back();
+        }
+        for segment in &self.segments {
+            segment.keys.borrow_mut().rolled_back();
         }
         // What was learned inside the transaction is not true any more.
         self.outstanding.clear();
@@ -192,6 +220,13 @@ impl Files {
         if let Some(fault) = failed.filter(super::checkpoint::is_fatal) {
             self.die(&fault);
         }
+    }
+
+    /// Copies a segment's log into it now, after the checkpointer, which would otherwise be in the way.
+    pub fn copy_log(&self, at: usize) -> Outcome<()> {
+        let file = &self.segments[at].file;
+        self.checkpointer.forget(&file.path);
+        super::checkpoint::run(&file.conn, "PASSIVE")
     }
 
     /// Starts a new segment if the message of `key` is too late for the current one. Where that fails, the current one goes on.
@@ -305,5 +340,6 @@ fn open_segment(segment: Arc<Segment>, cache_bytes: usize, options: &SqliteOptio
     let file = File::open(&segment.path, cache_bytes, options, migrate::SEGMENT)?;
     let edge = |sql: &str| file.conn.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional().map(Option::flatten);
     let (oldest, newest) = (edge("SELECT min(id) FROM message")?, edge("SELECT max(id) FROM message")?);
-    Ok(SegmentFile { segment, file, oldest, newest })
+    let keys = RefCell::new(Keys::load(&file.conn)?);
+    Ok(SegmentFile { segment, file, oldest, newest, keys })
 }

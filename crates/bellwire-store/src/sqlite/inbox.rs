@@ -50,11 +50,25 @@ struct State {
     attempts_since: Option<Instant>,
     is_writer_asleep: bool,
     is_closing: bool,
+    /// Groups that are committed and not yet synced, and not yet told of.
+    unsynced: usize,
+    untold: usize,
+}
+
+impl State {
+    /// Whether the writer has a group to write. While the disk is busy with the group before, a small one waits: others may join it,
+    /// and each commit writes some pages that the next one writes again.
+    fn is_worth_a_commit(&self) -> bool {
+        let is_enough = self.unsynced == 0 || self.accepts.len() >= limits::GROUP_ITEMS_AHEAD_MIN;
+        !self.jobs.is_empty() || (!self.accepts.is_empty() && is_enough)
+    }
 }
 
 pub struct Inbox {
     state: Mutex<State>,
     wake: Condvar,
+    /// All groups are told of.
+    told: Condvar,
     permits: Semaphore,
     is_full: AtomicBool,
     /// Closed when the writer has ended.
@@ -66,6 +80,7 @@ impl Inbox {
         Self {
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
+            told: Condvar::new(),
             permits: Semaphore::new(limits::WRITER_QUEUE_MAX),
             is_full: AtomicBool::new(false),
             done: Semaphore::new(0),
@@ -139,7 +154,9 @@ impl Inbox {
             return Err(StoreError::Closed);
         }
         put(&mut state);
-        self.wake_writer(state);
+        if state.is_worth_a_commit() {
+            self.wake_writer(state);
+        }
         Ok(())
     }
 
@@ -177,6 +194,46 @@ impl Inbox {
         self.wake_writer(state);
     }
 
+    /// A group is committed and about to be synced.
+    pub fn handed_over(&self) {
+        let mut state = self.state.lock();
+        state.unsynced += 1;
+        state.untold += 1;
+    }
+
+    pub fn synced(&self, groups: usize) {
+        let mut state = self.state.lock();
+        state.unsynced = state.unsynced.saturating_sub(groups);
+        if state.is_worth_a_commit() {
+            self.wake_writer(state);
+        }
+    }
+
+    pub fn announced(&self, groups: usize) {
+        let mut state = self.state.lock();
+        state.untold = state.untold.saturating_sub(groups);
+        if state.untold == 0 {
+            drop(state);
+            self.told.notify_all();
+        }
+    }
+
+    /// Nothing is synced any more.
+    pub fn syncs_ended(&self) {
+        let mut state = self.state.lock();
+        (state.unsynced, state.untold) = (0, 0);
+        self.told.notify_all();
+        self.wake_writer(state);
+    }
+
+    /// Until the sink and all callers know of every group that was committed.
+    pub fn wait_until_told(&self) {
+        let mut state = self.state.lock();
+        while state.untold > 0 {
+            self.told.wait(&mut state);
+        }
+    }
+
     /// The next group: at once if anybody waits for an answer, else when the completed attempts have waited long enough.
     /// Sleeps at most `patience` when there is nothing, and then returns an empty group.
     pub fn next(&self, patience: Duration) -> Group {
@@ -184,11 +241,10 @@ impl Inbox {
         let until = Instant::now() + patience;
         let mut state = self.state.lock();
         loop {
-            let is_answer_awaited = !state.accepts.is_empty() || !state.jobs.is_empty();
             let attempts_due = state.attempts_since.map(|since| since + delay);
             let now = Instant::now();
             let is_due = state.attempts.len() >= limits::GROUP_ITEMS_MAX || attempts_due.is_some_and(|due| due <= now);
-            if is_answer_awaited || is_due || state.is_closing || now >= until {
+            if state.is_worth_a_commit() || is_due || state.is_closing || now >= until {
                 return self.take(&mut state);
             }
             state.is_writer_asleep = true;

@@ -17,10 +17,9 @@ use super::segment::bytes_on_disk;
 use crate::{MaintenanceStore, Result, RetentionReport, StoreError, StoreReport};
 
 /// Free pages a segment keeps: below, giving them back costs more than it brings.
-const FREE_PAGES_KEPT: u32 = 128;
+const FREE_PAGES_KEPT: u32 = 64;
 /// Of the newest segment's pages, one in so many may be free: new messages will fill them.
 const FREE_SHARE_KEPT: u32 = 8;
-const PAGE_BYTES: u64 = 4_096;
 
 /// Whether anything in the segment has yet to be delivered.
 fn is_unfinished(conn: &Connection) -> Outcome<bool> {
@@ -129,6 +128,14 @@ fn forget_expired(files: &Files, now: Timestamp, report: &mut RetentionReport) -
             report.more |= forgotten == limits::RETAIN_ROWS_MAX;
         }
     }
+    // A segment that takes no messages needs no memory for keys.
+    for segment in files.segments.iter().rev().skip(1) {
+        let mut keys = segment.keys.borrow_mut();
+        if !keys.is_settled() {
+            keys.settle_some(segment.file.tx()?, limits::RETAIN_ROWS_MAX)?;
+            report.more = true;
+        }
+    }
     // A segment that has taken no message for a day has no key that still counts.
     for pair in files.segments.windows(2) {
         let conn = &pair[0].file.conn;
@@ -162,9 +169,9 @@ fn give_back(files: &mut Files, report: &mut RetentionReport) -> Outcome<()> {
             while rows.next()?.is_some() {}
         }
         // The file itself shrinks when the log is copied into it.
-        super::checkpoint::run(conn, "PASSIVE")?;
+        files.copy_log(at)?;
         let left = pages(conn, "freelist_count")?;
-        report.bytes_freed += u64::from(free.saturating_sub(left)) * PAGE_BYTES;
+        report.bytes_freed += u64::from(free.saturating_sub(left)) * u64::from(limits::PAGE_BYTES);
         report.more |= left >= FREE_PAGES_KEPT;
         return Ok(());
     }
@@ -265,7 +272,7 @@ impl MaintenanceStore for SqliteStore {
             writer_queue: self.inbox.len() as u64,
             is_full: self.inbox.is_full(),
             notes: vec![
-                format!("SQLite {}, write-ahead log, synchronous=FULL", rusqlite::version()),
+                format!("SQLite {}, write-ahead log, synced before every answer", rusqlite::version()),
                 format!("data directory {}", self.dir.display()),
             ],
         })

@@ -6,7 +6,7 @@
 //! | `seg-<start>.db` | messages of a range of ids, with all that hangs on them; dropped whole by retention |
 //! | `bellwire.lock` | held while a process has the store |
 //!
-//! `inbox.rs` → `writer.rs` → (`accept.rs`, `record.rs`) is the way of a write, `reader.rs` that of a read; the files named
+//! `inbox.rs` → `writer.rs` → (`accept.rs`, `record.rs`) → `syncer.rs` is the way of a write, `reader.rs` that of a read; the files named
 //! after nouns implement the traits of the same name.
 
 mod accept;
@@ -24,6 +24,7 @@ mod file;
 mod files;
 mod idempotency;
 mod inbox;
+mod keys;
 mod maintenance;
 mod message;
 mod migrate;
@@ -35,6 +36,7 @@ mod segment;
 mod shard;
 mod source;
 mod state;
+mod syncer;
 mod tail;
 mod task;
 mod transaction;
@@ -74,7 +76,7 @@ pub struct SqliteOptions {
     pub reader_threads: usize,
     /// Page cache of the writer for the newest segment.
     pub cache_bytes: usize,
-    /// Largest size of each file in pages of 4 KiB; `None`: the disk's. Beyond it the disk counts as full.
+    /// Largest size of each file in pages ([`bellwire_core::limits::PAGE_BYTES`]); `None`: the disk's. Beyond it the disk counts as full.
     pub pages_max: Option<u32>,
     /// What happens when a commit cannot be synced. By default the process aborts: what is durable is not known any more.
     pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
@@ -142,7 +144,7 @@ impl SqliteStore {
         let inbox = Arc::new(Inbox::new());
         let sink = Arc::new(OnceLock::new());
         let readers = Readers::start(options.reader_threads, dir.clone(), &catalogue, &tails).map_err(no_thread)?;
-        let writer = Writer::new(files, inbox.clone(), sink.clone());
+        let writer = Writer::start(files, inbox.clone(), sink.clone()).map_err(no_thread)?;
         let writing =
             std::thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run()).map_err(no_thread)?;
         Ok(Arc::new(Self {

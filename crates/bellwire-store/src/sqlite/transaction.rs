@@ -9,9 +9,11 @@ use bellwire_core::limits;
 use rusqlite::Connection;
 
 use super::SqliteOptions;
-use super::fault::Outcome;
+use super::fault::{Outcome, io};
 use super::file::open_writer;
 use super::migrate::{self, migrate};
+use super::segment::companions;
+use crate::StoreError;
 
 /// One database file and its writing connection.
 pub struct File {
@@ -21,18 +23,23 @@ pub struct File {
     /// Log length at which the checkpointer is asked next.
     pub checkpoint_at: Cell<u32>,
     is_in_transaction: Cell<bool>,
+    /// The write-ahead log, to be synced. SQLite keeps its locks on other files: closing this one loses none of them.
+    pub log: Arc<std::fs::File>,
 }
 
 impl File {
     pub fn open(path: &Path, cache_bytes: usize, options: &SqliteOptions, steps: migrate::Steps) -> Outcome<Self> {
         let (mut conn, log_pages) = open_writer(path, cache_bytes, options.pages_max)?;
         migrate(&mut conn, steps)?;
+        let [_, log, _] = companions(path);
+        let log = std::fs::File::options().write(true).open(log).map_err(|error| io("opening a write-ahead log", &error))?;
         Ok(Self {
             conn,
             path: path.to_owned(),
             log_pages,
             checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
             is_in_transaction: Cell::new(false),
+            log: Arc::new(log),
         })
     }
 
@@ -45,8 +52,18 @@ impl File {
         Ok(&self.conn)
     }
 
-    /// Commits what [`File::tx`] began. False: nothing was open.
+    /// Commits and syncs what [`File::tx`] began. False: nothing was open.
     pub fn commit(&self) -> Outcome<bool> {
+        let is_committed = self.commit_unsynced()?;
+        if is_committed {
+            // Never taken for a full disk, after which all would go on: what is durable is not known any more.
+            self.log.sync_data().map_err(|error| StoreError::Io(format!("syncing a write-ahead log: {error}")))?;
+        }
+        Ok(is_committed)
+    }
+
+    /// As [`File::commit`], without the sync.
+    pub fn commit_unsynced(&self) -> Outcome<bool> {
         if !self.is_in_transaction.get() {
             return Ok(false);
         }

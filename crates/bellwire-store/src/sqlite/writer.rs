@@ -1,15 +1,17 @@
-//! The one thread that writes: takes what waits, commits it as a group, tells the sink, answers all waiters.
+//! The one thread that writes: takes what waits and commits it as a group; `syncer.rs` makes it durable and tells who waits.
 
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bellwire_core::{IdKind, limits};
 
-use super::fault::{Fault, Outcome};
+use super::fault::Outcome;
 use super::files::{Files, Health};
 use super::inbox::{Accept, Group, Inbox};
+use super::syncer::{Around, Committed, Syncer};
 use super::{accept, record};
-use crate::{Accepted, AttemptRecord, CommitSink, DeliveryNext, NewMessage, Result, StoreError};
+use crate::{Accepted, AttemptRecord, CommitSink, DeliveryNext, Result, StoreError};
 
 /// An idle writer looks around this often.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,7 +21,8 @@ const PROBE_BYTES: usize = 128 * 1024;
 pub struct Writer {
     files: Files,
     inbox: Arc<Inbox>,
-    sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
+    /// Ends with its handle; then the thread has told of everything.
+    syncer: Option<(Syncer, JoinHandle<()>)>,
     /// Completed attempts that wait for space.
     kept: Vec<AttemptRecord>,
 }
@@ -34,8 +37,10 @@ impl Drop for RefuseTheRest {
 }
 
 impl Writer {
-    pub fn new(files: Files, inbox: Arc<Inbox>, sink: Arc<OnceLock<Arc<dyn CommitSink>>>) -> Self {
-        Self { files, inbox, sink, kept: Vec::new() }
+    pub fn start(files: Files, inbox: Arc<Inbox>, sink: Arc<OnceLock<Arc<dyn CommitSink>>>) -> std::io::Result<Self> {
+        let (stats, on_fatal) = (files.stats.clone(), files.options.on_fatal.clone());
+        let syncer = Syncer::start(Around { inbox: inbox.clone(), sink, stats, on_fatal })?;
+        Ok(Self { files, inbox, syncer: Some(syncer), kept: Vec::new() })
     }
 
     /// Until the inbox is closed and empty, or a commit fails.
@@ -49,16 +54,33 @@ impl Writer {
                 self.wait_for_space();
             }
             if self.files.health == Health::Dead {
+                self.end_syncs();
                 return;
             }
             if is_last {
                 break;
             }
         }
+        self.end_syncs();
         self.files.close();
     }
 
+    fn end_syncs(&mut self) {
+        if let Some((syncer, thread)) = self.syncer.take() {
+            drop(syncer);
+            let _ = thread.join();
+        }
+    }
+
+    /// A sync of what was committed before failed.
+    fn notice_death(&mut self) {
+        if self.syncer.as_ref().is_none_or(|(syncer, _)| syncer.is_dead()) {
+            self.files.health = Health::Dead;
+        }
+    }
+
     fn write(&mut self, group: Group) {
+        self.notice_death();
         let Group { mut accepts, attempts, jobs, .. } = group;
         if !accepts.is_empty() || !attempts.is_empty() {
             // In the order of their keys they append to the trees.
@@ -69,6 +91,11 @@ impl Writer {
             for (at, accepts, attempts) in self.by_segment(accepts, attempts) {
                 self.write_part(at, accepts, attempts);
             }
+        }
+        if !jobs.is_empty() {
+            // What they change or look at was told of before, as it was written before.
+            self.inbox.wait_until_told();
+            self.notice_death();
         }
         for job in jobs {
             match self.files.health {
@@ -111,7 +138,10 @@ impl Writer {
                         record.next = DeliveryNext::Delivered;
                     }
                 }
-                self.announce(accepts, &attempts, results);
+                let committed = Committed { accepts, results, attempts, log: self.files.segments[at].file.log.clone() };
+                if let Some((syncer, _)) = &self.syncer {
+                    syncer.sync(&self.inbox, committed);
+                }
             }
             Err(fault) => {
                 self.files.roll_back(&fault);
@@ -135,7 +165,7 @@ impl Writer {
         self.files.latest = self.files.latest.max(latest.unwrap_or_default());
         let results = accept::write(&self.files, at, accepts)?;
         let record::Written { rests, moot } = record::write(&self.files, at, &records)?;
-        self.files.commit(accepts.len() + attempts.len()).map_err(Fault::Store)?;
+        self.files.commit_unsynced(at, accepts.len() + attempts.len())?;
         for (message, rest) in rests {
             self.files.outstanding.set(message, rest);
         }
@@ -154,30 +184,6 @@ impl Writer {
             }
         }
         Ok((results, moot))
-    }
-
-    /// Sink first, answers after it: who is answered finds the deliveries under way.
-    fn announce(&self, accepts: Vec<Accept>, attempts: &[AttemptRecord], results: Vec<Result<Accepted>>) {
-        if let Some(sink) = self.sink.get() {
-            let fresh: Vec<Arc<NewMessage>> = accepts
-                .iter()
-                .zip(&results)
-                .filter(|(_, result)| matches!(result, Ok(Accepted::Fresh)))
-                .map(|(accept, _)| accept.new.clone())
-                .collect();
-            if !fresh.is_empty() {
-                sink.accepted(&fresh, &bellwire_core::ShardSet::ALL);
-            }
-            if !attempts.is_empty() {
-                sink.recorded(attempts);
-            }
-        }
-        for (accept, result) in accepts.into_iter().zip(results) {
-            let Accept { new, payload, origin, reply } = accept;
-            // Before the answer, so that the caller may have the message to itself again.
-            drop((new, payload, origin));
-            let _ = reply.send(result);
-        }
     }
 
     fn refuse(&mut self, accepts: Vec<Accept>, attempts: Vec<AttemptRecord>) {

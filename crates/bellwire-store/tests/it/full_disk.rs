@@ -21,8 +21,8 @@ fn noise(seed: u64, bytes: usize) -> bytes::Bytes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writing_goes_on_by_itself_once_there_is_space() {
     let dir = tempfile::tempdir().unwrap();
-    // 400 pages of 4 KiB stand for the disk.
-    let (store, w) = open(SqliteOptions { pages_max: Some(400), ..options(dir.path()) });
+    // 200 pages of 8 KiB stand for the disk.
+    let (store, w) = open(SqliteOptions { pages_max: Some(200), ..options(dir.path()) });
     let app = w.new_application().await.id;
     let endpoint = w.new_endpoint(app).await.id;
     let mut accepted: Vec<Message> = Vec::new();

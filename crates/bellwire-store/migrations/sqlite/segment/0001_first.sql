@@ -98,5 +98,14 @@ CREATE TABLE idempotency (
     response BLOB
 ) WITHOUT ROWID;
 
+-- Keys of the latest messages, on their way into idempotency (keys.rs).
+CREATE TABLE fresh_key (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    request BLOB NOT NULL,
+    message INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+);
+
 -- Written to and emptied again to find out whether a full disk has space.
 CREATE TABLE probe (filler BLOB NOT NULL);

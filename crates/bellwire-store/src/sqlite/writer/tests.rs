@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::Cipher;
+use crate::NewMessage;
 use crate::sqlite::SqliteOptions;
 use crate::sqlite::checkpoint::Checkpointer;
 
@@ -55,7 +56,7 @@ async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
     let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
     let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
     assert!(sink.set(told.clone()).is_ok());
-    let writer = Writer::new(files, inbox.clone(), sink);
+    let writer = Writer::start(files, inbox.clone(), sink).unwrap();
     let thread = std::thread::spawn(move || writer.run());
     assert_eq!(inbox.accept(message(1)).await.unwrap(), Accepted::Fresh);
     let answers = tokio::join!(inbox.accept(message(2)), inbox.accept(message(3)));
@@ -67,4 +68,30 @@ async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
     assert_eq!(reasons.lock().len(), 1, "the process would have been stopped once: {:?}", reasons.lock());
     let refused = inbox.run(false, |_| Ok(())).await;
     assert!(matches!(refused, Err(StoreError::Closed)), "nothing is tried again");
+}
+
+#[tokio::test]
+async fn a_failed_sync_stops_the_writer_and_acknowledges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let reasons = Arc::new(Mutex::new(Vec::<String>::new()));
+    let heard = reasons.clone();
+    let mut options = SqliteOptions::new(dir.path(), Cipher::new([1; 32]));
+    options.on_fatal = Arc::new(move |reason| heard.lock().push(reason.to_owned()));
+    let (checkpointer, _thread) = Checkpointer::start(options.on_fatal.clone()).unwrap();
+    let mut files = Files::open(Arc::new(options), checkpointer).unwrap();
+    // A commit goes through, and its sync fails.
+    files.segments[0].file.log = Arc::new(std::fs::File::open("/dev/null").unwrap());
+    let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
+    let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
+    assert!(sink.set(told.clone()).is_ok());
+    let writer = Writer::start(files, inbox.clone(), sink).unwrap();
+    let thread = std::thread::spawn(move || writer.run());
+    let answers = tokio::join!(inbox.accept(message(1)), inbox.accept(message(2)));
+    for answer in [answers.0, answers.1, inbox.accept(message(3)).await] {
+        assert!(matches!(answer, Err(StoreError::Closed)), "{answer:?}");
+    }
+    thread.join().unwrap();
+    assert_eq!(told.0.load(Ordering::Relaxed), 0, "only what is durable is told");
+    assert_eq!(reasons.lock().len(), 1, "the process would have been stopped once: {:?}", reasons.lock());
+    assert!(matches!(inbox.run(false, |_| Ok(())).await, Err(StoreError::Closed)), "nothing is tried again");
 }
