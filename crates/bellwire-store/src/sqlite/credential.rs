@@ -114,7 +114,7 @@ impl CredentialStore for SqliteStore {
 
     async fn find_idempotent(&self, key: &Idempotency, now: Timestamp) -> Result<Option<(u16, Bytes)>> {
         let (key, cipher) = (*key, self.cipher.clone());
-        self.read(move |files| {
+        let found = self.read(move |files| {
             if let Some(found) = idempotency::find(&*files.control()?, &cipher, &key, now)? {
                 return Ok(Some(found));
             }
@@ -127,8 +127,13 @@ impl CredentialStore for SqliteStore {
                 }
             }
             Ok(None)
-        })
-        .await
+        });
+        let found = found.await?;
+        if found.is_some() {
+            // A segment can be read before its log is synced. After a turn of the writer, what was read is durable.
+            self.write(|_| Ok(())).await?;
+        }
+        Ok(found)
     }
 
     async fn store_idempotent(&self, record: IdempotencyRecord) -> Result<Written<()>> {

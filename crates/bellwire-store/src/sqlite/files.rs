@@ -76,7 +76,8 @@ pub struct Files {
 impl Files {
     /// Opens (and where needed creates and migrates) every file.
     pub fn open(options: Arc<SqliteOptions>, checkpointer: Checkpointer) -> Outcome<Self> {
-        let control = File::open(&options.dir.join("control.db"), limits::OLD_SEGMENT_CACHE_BYTES, &options, migrate::CONTROL)?;
+        let control = File::open(&options.dir.join("control.db"), limits::OLD_SEGMENT_CACHE_BYTES, &options, migrate::CONTROL)?
+            .read_when_durable()?;
         let mut found = super::segment::scan(&options.dir)?;
         if found.is_empty() {
             let first = Arc::new(Segment::new(&options.dir, 0));

@@ -25,6 +25,7 @@ pub struct File {
     is_in_transaction: Cell<bool>,
     /// The write-ahead log, to be synced. SQLite keeps its locks on other files: closing this one loses none of them.
     pub log: Arc<std::fs::File>,
+    is_synced_by_sqlite: bool,
 }
 
 impl File {
@@ -40,7 +41,16 @@ impl File {
             checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
             is_in_transaction: Cell::new(false),
             log: Arc::new(log),
+            is_synced_by_sqlite: false,
         })
+    }
+
+    /// SQLite itself syncs each commit, before anybody can read it: for what is answered from what was read, as answers kept for
+    /// their idempotency key are.
+    pub fn read_when_durable(mut self) -> Outcome<Self> {
+        self.conn.execute_batch("PRAGMA synchronous = FULL")?;
+        self.is_synced_by_sqlite = true;
+        Ok(self)
     }
 
     /// The connection, inside the running write's transaction on this file (begun by the first call).
@@ -55,7 +65,7 @@ impl File {
     /// Commits and syncs what [`File::tx`] began. False: nothing was open.
     pub fn commit(&self) -> Outcome<bool> {
         let is_committed = self.commit_unsynced()?;
-        if is_committed {
+        if is_committed && !self.is_synced_by_sqlite {
             // Never taken for a full disk, after which all would go on: what is durable is not known any more.
             self.log.sync_data().map_err(|error| StoreError::Io(format!("syncing a write-ahead log: {error}")))?;
         }
