@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{AppId, Application, Endpoint, EndpointHealth, EndpointId, Message, MessageId, SHARDS, Shard, ShardSet};
+use bellwire_core::{
+    AppId, Application, Endpoint, EndpointHealth, EndpointId, IdKind, Message, MessageId, SHARDS, Shard, ShardSet,
+};
 
 use super::world::{DAY, World, fresh};
 use crate::{
@@ -273,6 +275,34 @@ pub async fn what_a_node_accepted_of_forgotten_shards_is_left_to_their_owner(w: 
     );
     w.store.join(World::node(), None).await.unwrap();
     assert_eq!(firsts(&take(&other, ShardSet::ALL).await), [], "once");
+}
+
+pub async fn what_a_node_was_told_of_need_not_be_read(w: World) {
+    let (app, endpoints) = spread(&w, 2).await;
+    let endpoint = endpoints[0];
+    if !w.store.is_shared() {
+        let handed = w.store.take_handed_over(ShardSet::ALL, Known { message: &|_| None, is_told: true }).await.unwrap();
+        assert!(!handed.left && handed.first_tries.is_empty(), "there is nobody to tell");
+        return;
+    }
+    w.store.set_local(ShardSet::EMPTY).await.unwrap();
+    let message = w.publish(app, &[endpoint]).await;
+    let nothing = Known { message: &|_| None, is_told: true };
+    let handed = w.store.take_handed_over(ShardSet::ALL, nothing).await.unwrap();
+    assert!(handed.left && handed.first_tries.is_empty(), "word of it may be on the way");
+    let handed = w.store.take_handed_over(ShardSet::ALL, nothing).await.unwrap();
+    assert_eq!((firsts(&handed), handed.told, handed.left), (vec![(message.id, endpoint)], 0, false), "once");
+    // With word of it, it is taken as it was told; for another endpoint than that, it is read.
+    let message = w.publish(app, &endpoints).await;
+    let new = NewMessage { message: message.clone(), endpoints: vec![endpoint], idempotency: None, app_version: None };
+    let new = Arc::new(new);
+    let heard = |key| (key == message.id.key()).then(|| new.clone());
+    let handed = w.store.take_handed_over(ShardSet::ALL, Known { message: &heard, is_told: true }).await.unwrap();
+    assert_eq!((handed.told, handed.first_tries.len(), handed.left), (1, 2, false));
+    let is_told = |given: &Option<Arc<NewMessage>>| given.as_ref().is_some_and(|given| Arc::ptr_eq(given, &new));
+    assert!(handed.first_tries.iter().all(|(due, given)| is_told(given) == (due.endpoint == endpoint)));
+    assert!(handed.first_tries.iter().all(|(due, _)| (due.message, due.app) == (message.id, app)));
+    assert_eq!(firsts(&take(&w, ShardSet::ALL).await), []);
 }
 
 pub async fn commits_tell_of_local_shards_alone(w: World) {

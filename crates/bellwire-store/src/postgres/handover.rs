@@ -105,12 +105,12 @@ impl PostgresStore {
         Ok(handed)
     }
 
-    /// Leaves out rows with first tries of messages that this node has not heard of yet, unless it has done so before.
+    /// Leaves out rows with first tries of messages that this node has not heard of yet, unless it has done so before, or has handed them out.
     fn without_left(&self, found: Vec<Handover>, known: Known<'_>) -> Taken {
-        let before = self.seen.left.lock();
-        let is_heard = |(message, _, is_retry): &Key| *is_retry || (known.message)(*message).is_some();
+        let (before, taken) = (self.seen.left.lock(), self.seen.taken.lock());
+        let is_known = |key: &Key| key.2 || taken.contains(key) || (known.message)(key.0).is_some();
         let (rows, left): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|row| before.contains(&row.id) || row.deliveries.iter().all(is_heard));
+            found.into_iter().partition(|row| before.contains(&row.id) || row.deliveries.iter().all(is_known));
         Taken { rows, left: left.into_iter().map(|row| row.id).collect() }
     }
 }
