@@ -41,23 +41,35 @@ fn message(n: i64) -> Arc<NewMessage> {
     Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None, app_version: None })
 }
 
-#[tokio::test]
-async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let reasons = Arc::new(Mutex::new(Vec::<String>::new()));
+type Reasons = Arc<Mutex<Vec<String>>>;
+
+/// A writer at work on files that something is wrong with, and why it would have stopped the process.
+fn run(
+    dir: &std::path::Path,
+    break_it: impl FnOnce(&mut Files),
+) -> (Arc<Inbox>, Arc<Told>, Reasons, std::thread::JoinHandle<()>) {
+    let reasons = Reasons::default();
     let heard = reasons.clone();
-    let mut options = SqliteOptions::new(dir.path(), Cipher::new([1; 32]));
+    let mut options = SqliteOptions::new(dir, Cipher::new([1; 32]));
     options.on_fatal = Arc::new(move |reason| heard.lock().push(reason.to_owned()));
     let (checkpointer, _thread) = Checkpointer::start(options.on_fatal.clone()).unwrap();
     let mut files = Files::open(Arc::new(options), checkpointer).unwrap();
-    // The second commit on this file fails, and every one after it.
-    let commits = AtomicUsize::new(0);
-    files.segments[0].file.conn.commit_hook(Some(move || commits.fetch_add(1, Ordering::Relaxed) >= 1)).unwrap();
+    break_it(&mut files);
     let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
     let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
     assert!(sink.set(told.clone()).is_ok());
     let writer = Writer::start(files, inbox.clone(), sink).unwrap();
-    let thread = std::thread::spawn(move || writer.run());
+    (inbox, told, reasons, std::thread::spawn(move || writer.run()))
+}
+
+#[tokio::test]
+async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, told, reasons, thread) = run(dir.path(), |files| {
+        // The second commit on this file fails, and every one after it.
+        let commits = AtomicUsize::new(0);
+        files.segments[0].file.conn.commit_hook(Some(move || commits.fetch_add(1, Ordering::Relaxed) >= 1)).unwrap();
+    });
     assert_eq!(inbox.accept(message(1)).await.unwrap(), Accepted::Fresh);
     let answers = tokio::join!(inbox.accept(message(2)), inbox.accept(message(3)));
     for answer in [answers.0, answers.1, inbox.accept(message(4)).await] {
@@ -73,19 +85,10 @@ async fn a_failed_commit_stops_the_writer_and_acknowledges_nothing() {
 #[tokio::test]
 async fn a_failed_sync_stops_the_writer_and_acknowledges_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let reasons = Arc::new(Mutex::new(Vec::<String>::new()));
-    let heard = reasons.clone();
-    let mut options = SqliteOptions::new(dir.path(), Cipher::new([1; 32]));
-    options.on_fatal = Arc::new(move |reason| heard.lock().push(reason.to_owned()));
-    let (checkpointer, _thread) = Checkpointer::start(options.on_fatal.clone()).unwrap();
-    let mut files = Files::open(Arc::new(options), checkpointer).unwrap();
-    // A commit goes through, and its sync fails.
-    files.segments[0].file.log = Arc::new(std::fs::File::open("/dev/null").unwrap());
-    let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
-    let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
-    assert!(sink.set(told.clone()).is_ok());
-    let writer = Writer::start(files, inbox.clone(), sink).unwrap();
-    let thread = std::thread::spawn(move || writer.run());
+    let (inbox, told, reasons, thread) = run(dir.path(), |files| {
+        // A commit goes through, and its sync fails.
+        files.segments[0].file.log = Arc::new(std::fs::File::open("/dev/null").unwrap());
+    });
     let answers = tokio::join!(inbox.accept(message(1)), inbox.accept(message(2)));
     for answer in [answers.0, answers.1, inbox.accept(message(3)).await] {
         assert!(matches!(answer, Err(StoreError::Closed)), "{answer:?}");
