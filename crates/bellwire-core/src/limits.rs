@@ -57,6 +57,11 @@ pub const DELIVER_AT_SECONDS_MIN: u64 = 60;
 pub const DELIVER_AT_SECONDS_MAX: u64 = 86_400;
 /// Payloads above this are stored compressed (LZ4): below, the header costs what it saves.
 pub const COMPRESS_ABOVE_BYTES: usize = 2 * 1024;
+/// Packs of the embedded store: how large what a message carries may be to go into one, what an application must have in a commit to get
+/// one, and how large one gets. LZ4 looks back 64 KiB, and reading one message unpacks all of it.
+pub const PACK_ITEM_BYTES_MAX: usize = 16 * 1024;
+pub const PACK_BYTES_MIN: usize = 4 * 1024;
+pub const PACK_BYTES_MAX: usize = 64 * 1024 - 1;
 /// Group commit of the embedded store: whichever comes first ends a group; an idle writer commits at once.
 pub const GROUP_ITEMS_MAX: usize = 512;
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;

@@ -55,11 +55,22 @@ pub struct StoredPayload {
 
 impl StoredPayload {
     pub fn of(payload: Option<&Bytes>) -> Self {
-        let Some(payload) = payload else { return Self { compressed: None, checksum: 0 } };
-        let compressed = (payload.len() > limits::COMPRESS_ABOVE_BYTES)
-            .then(|| lz4_flex::block::compress_prepend_size(payload))
-            .filter(|compressed| compressed.len() < payload.len());
-        Self { compressed, checksum: checksum(payload) }
+        Self::plain(payload).compressed(payload)
+    }
+
+    /// As it came.
+    pub fn plain(payload: Option<&Bytes>) -> Self {
+        Self { compressed: None, checksum: payload.map_or(0, |payload| checksum(payload)) }
+    }
+
+    /// The same, compressed where that pays.
+    pub fn compressed(&self, payload: Option<&Bytes>) -> Self {
+        let compressed = payload
+            .filter(|payload| payload.len() > limits::COMPRESS_ABOVE_BYTES)
+            .map(|payload| (payload, lz4_flex::block::compress_prepend_size(payload)))
+            .filter(|(payload, compressed)| compressed.len() < payload.len())
+            .map(|(_, compressed)| compressed);
+        Self { compressed, checksum: self.checksum }
     }
 
     /// 0: as it came; 1: LZ4, behind four bytes (little-endian) of its size.

@@ -7,12 +7,13 @@ use super::fault::{Fault, Outcome};
 use super::files::Files;
 use super::inbox::Accept;
 use super::keys::Made;
+use super::pack::{self, Packs};
 use super::row::{self, JSON};
 use crate::{Accepted, Idempotency, Result, StoreError};
 
 const INSERT_MESSAGE: &str = "INSERT INTO message (id, tail, app, event_type, event_id, encoding, checksum, content_type, channels, \
-     tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+     tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin, pack, pack_at, payload_bytes, origin_bytes) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 const INSERT_QUEUE: &str = "INSERT OR REPLACE INTO queue (message, tail, app, endpoints) VALUES (?1, ?2, ?3, ?4)";
 const INSERT_RETRY: &str = "INSERT OR REPLACE INTO retry (message, endpoint, tail, app, state, tries, due_at, trigger, is_delivered) \
      VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?6, 0)";
@@ -26,6 +27,7 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
     let mut insert_message = conn.prepare_cached(INSERT_MESSAGE)?;
     let mut insert_queue = conn.prepare_cached(INSERT_QUEUE)?;
     let mut results = Vec::with_capacity(accepts.len());
+    let mut packs = Packs::plan(accepts);
     for accept in accepts {
         let new = &*accept.new;
         let message = &new.message;
@@ -33,15 +35,20 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
             results.push(result);
             continue;
         }
-        let payload = accept.payload.bytes(message.payload.as_ref());
-        let inserted = insert_message.execute((
+        let place = packs.put(message, accept.origin.as_ref());
+        let payload = message.payload.as_ref();
+        // What goes into its own row all the same.
+        let alone = (place.is_none() && pack::packable(message, accept.origin.as_ref()).is_some())
+            .then(|| accept.payload.compressed(payload));
+        let stored = alone.as_ref().unwrap_or(&accept.payload);
+        let inserted = insert_message.execute(params![
             message.id.key(),
             message.id.tail(),
             message.app.key(),
             &message.event_type,
             &message.event_id,
-            accept.payload.encoding(),
-            accept.payload.checksum,
+            stored.encoding(),
+            stored.checksum,
             (message.content_type != JSON).then_some(&message.content_type),
             row::list_to_text(&message.channels),
             row::list_to_text(&message.tags),
@@ -49,10 +56,17 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
             message.deliver_at.map(Timestamp::as_millis),
             message.payload_expires_at.as_millis(),
             dies_early(files, message).then_some(message.payload_expires_at.as_millis()),
-            payload,
-            &accept.origin,
-        ));
+            stored.bytes(payload).filter(|_| place.is_none()),
+            accept.origin.as_ref().filter(|_| place.is_none()),
+            place.map(|place| place.pack),
+            place.map(|place| place.at),
+            place.and_then(|place| place.payload_bytes),
+            place.and_then(|place| place.origin_bytes),
+        ]);
         if let Err(error) = inserted {
+            if let Some(place) = place {
+                packs.take_back(message, place);
+            }
             results.push(Err(conflict(error.into(), message)?));
             continue;
         }
@@ -78,6 +92,7 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
         }
         results.push(Ok(Accepted::Fresh));
     }
+    packs.write(conn)?;
     files.segments[at].keys.borrow_mut().advance(conn, accepts.len())?;
     Ok(results)
 }

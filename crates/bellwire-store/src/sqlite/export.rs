@@ -12,6 +12,7 @@ use super::SqliteStore;
 use super::fault::Outcome;
 use super::file::{Deadline, open_reader};
 use super::files::Files;
+use super::pack::{origin_sql, payload_sql};
 use super::record::first_tries_left;
 use crate::transfer::{
     API_KEY, APPLICATION, ATTEMPT, COUNTER, ENDPOINT, EVENT_TYPE, IDEMPOTENCY, MESSAGE, MESSAGE_EVENT, OUTCOME, PAGE_BYTES, Page,
@@ -102,8 +103,13 @@ const SEGMENT: &[From] = &[
     From {
         table: "message",
         key: &["id"],
-        select: "id, tail, app, event_type, event_id, encoding, checksum, content_type, channels, tags, created_at, deliver_at, \
-                 payload_expires_at, payload_dies_at, payload, origin",
+        select: concat!(
+            "id, tail, app, event_type, event_id, encoding, checksum, content_type, channels, tags, created_at, deliver_at, \
+             payload_expires_at, payload_dies_at, ",
+            payload_sql!(),
+            ", ",
+            origin_sql!()
+        ),
         shape: Shape::Message,
     },
     From { table: "queue", key: &["message"], select: "message, tail, app, endpoints", shape: Shape::Queue },
@@ -449,7 +455,7 @@ mod tests {
     }
 
     /// What the target keeps elsewhere, or has no use for.
-    const LEFT: &[&str] = &["meta", "url", "probe", "fresh_key"];
+    const LEFT: &[&str] = &["meta", "url", "probe", "fresh_key", "pack"];
 
     fn columns(conn: &Connection, table: &str) -> Vec<String> {
         let mut statement = conn.prepare("SELECT name FROM pragma_table_info(?1)").unwrap();
@@ -478,6 +484,7 @@ mod tests {
         for (steps, sources) in [(super::super::migrate::CONTROL, CONTROL), (super::super::migrate::SEGMENT, SEGMENT)] {
             let mut conn = Connection::open_in_memory().unwrap();
             super::super::migrate::migrate(&mut conn, steps).unwrap();
+            super::super::pack::teach(&conn).unwrap();
             let mut statement = conn.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
             let tables: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
             let left = tables.iter().filter(|table| !sources.iter().any(|source| source.table == *table));

@@ -108,6 +108,7 @@ pub fn open_reader(path: &Path, cache_bytes: usize, deadline: &Deadline) -> Outc
         cache_bytes / 1024
     ))?;
     keep_plans(&conn)?;
+    super::pack::teach(&conn)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     let deadline = deadline.clone();
     conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || deadline.is_over()))?;

@@ -10,10 +10,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::files::Files;
+use super::pack;
 use super::row::{self, StoredPayload};
 use crate::{Accepted, AttemptRecord, NewMessage, Result, StoreError};
 
-/// A message to accept, with its payload ready to be written, and who waits for it.
+/// A message to accept, with its payload (compressed, if no pack takes it), and who waits for it.
 pub struct Accept {
     pub new: Arc<NewMessage>,
     pub payload: StoredPayload,
@@ -123,8 +124,12 @@ impl Inbox {
         if self.is_full() {
             return Err(StoreError::Full);
         }
-        let payload = StoredPayload::of(new.message.payload.as_ref());
         let origin = new.message.origin.as_deref().map(row::to_json).transpose()?;
+        let payload = match pack::packable(&new.message, origin.as_ref()) {
+            // The writer compresses it with what comes together with it.
+            Some(_) => StoredPayload::plain(new.message.payload.as_ref()),
+            None => StoredPayload::of(new.message.payload.as_ref()),
+        };
         self.reserve().await?;
         let (reply, answer) = oneshot::channel();
         self.push(|state| state.accepts.push_back(Accept { new, payload, origin, reply }))?;

@@ -12,6 +12,7 @@ use super::fault::Outcome;
 use super::file::{Deadline, open_reader};
 use super::files::Files;
 use super::message::shredding;
+use super::pack;
 use super::record::first_tries_left;
 use super::segment::bytes_on_disk;
 use crate::{MaintenanceStore, Result, RetentionReport, StoreError, StoreReport};
@@ -96,9 +97,15 @@ fn expire_payloads(files: &Files, now: Timestamp, report: &mut RetentionReport) 
         }
         let conn = segment.file.tx()?;
         let expired = shredding(conn, || {
-            let sql = "UPDATE message SET payload = NULL, payload_dies_at = NULL WHERE id IN \
-                 (SELECT id FROM message WHERE payload_dies_at <= ?1 ORDER BY payload_dies_at LIMIT ?2)";
-            Ok(conn.prepare_cached(sql)?.execute([now.as_millis(), i64::try_from(left).unwrap_or(i64::MAX)])?)
+            const DUE: &str = "FROM message WHERE payload_dies_at <= ?1 ORDER BY payload_dies_at, id LIMIT ?2";
+            let some = [now.as_millis(), i64::try_from(left).unwrap_or(i64::MAX)];
+            let mut due = conn.prepare_cached(&format!("SELECT {} {DUE}", pack::Range::COLUMNS))?;
+            let packed = due.query_map(some, |row| pack::Range::read(row, 0))?.filter_map(rusqlite::Result::transpose);
+            pack::shred(conn, packed.collect::<rusqlite::Result<_>>()?)?;
+            let sql = format!(
+                "UPDATE message SET payload = NULL, payload_bytes = NULL, payload_dies_at = NULL WHERE id IN (SELECT id {DUE})"
+            );
+            Ok(conn.prepare_cached(&sql)?.execute(some)?)
         })?;
         report.payloads_expired += expired as u64;
         left -= expired.min(left);

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::SqliteStore;
 use super::fault::Outcome;
+use super::pack;
 use super::reader::ReadFiles;
 use super::row::{self, MESSAGE_COLUMNS, MESSAGE_WIDTH, WITH_PAYLOAD, WITHOUT_PAYLOAD};
 use super::segment::Segment;
@@ -197,8 +198,14 @@ impl MessageStore for SqliteStore {
         self.write_freeing(move |files| {
             let conn = files.segment_of(&id).file.tx()?;
             shredding(conn, || {
-                let sql = "UPDATE message SET payload = NULL, payload_dies_at = NULL WHERE id = ?1 AND tail = ?2 AND app = ?3";
-                Ok(conn.prepare_cached(sql)?.execute(params![id.key(), id.tail(), app.key()])? > 0)
+                let sql = format!("SELECT {} FROM message WHERE id = ?1 AND tail = ?2 AND app = ?3", pack::Range::COLUMNS);
+                let key = params![id.key(), id.tail(), app.key()];
+                let found = conn.prepare_cached(&sql)?.query_row(key, |row| pack::Range::read(row, 0)).optional()?;
+                let Some(range) = found else { return Ok(false) };
+                pack::shred(conn, range.into_iter().collect())?;
+                let sql = "UPDATE message SET payload = NULL, payload_bytes = NULL, payload_dies_at = NULL WHERE id = ?1";
+                conn.prepare_cached(sql)?.execute([id.key()])?;
+                Ok(true)
             })
         })
         .await

@@ -29,6 +29,7 @@ mod maintenance;
 mod message;
 mod migrate;
 mod outstanding;
+mod pack;
 mod reader;
 mod record;
 mod row;

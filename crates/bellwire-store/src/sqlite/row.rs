@@ -4,6 +4,7 @@ use bellwire_core::{IdKind, Message, MessageId, Timestamp};
 use rusqlite::Row;
 
 use super::fault::Outcome;
+use super::pack::{origin_sql, payload_sql};
 pub use crate::stored::{JSON, StoredPayload, from_json, list_to_text, origin, text_to_list, to_json, unpack};
 
 pub fn from_json_opt<T: serde::de::DeserializeOwned>(text: Option<String>) -> Outcome<Option<T>> {
@@ -42,11 +43,13 @@ pub fn blob_to_keys(blob: &[u8]) -> impl Iterator<Item = i64> + '_ {
 }
 
 /// The columns [`message`] reads, in its order.
-pub const MESSAGE_COLUMNS: &str = "message.id, message.tail, message.event_type, message.event_id, message.content_type, \
-     message.channels, message.tags, message.created_at, message.deliver_at, message.payload_expires_at, message.encoding, \
-     message.checksum, message.origin";
+pub const MESSAGE_COLUMNS: &str = concat!(
+    "message.id, message.tail, message.event_type, message.event_id, message.content_type, message.channels, message.tags, \
+     message.created_at, message.deliver_at, message.payload_expires_at, message.encoding, message.checksum, ",
+    origin_sql!()
+);
 /// The column that follows them where the payload is wanted, and where it is not.
-pub const WITH_PAYLOAD: &str = "message.payload";
+pub const WITH_PAYLOAD: &str = payload_sql!();
 pub const WITHOUT_PAYLOAD: &str = "NULL";
 /// How many columns that makes.
 pub const MESSAGE_WIDTH: usize = 14;

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::fault::Outcome;
 use super::files::Files;
+use super::pack::HAS_PAYLOAD;
 use super::reader::ReadFiles;
 use super::record::{PENDING, is_delivered};
 use super::state::{is_queued, retry_row};
@@ -55,10 +56,10 @@ fn look(files: &ReadFiles, task: &Task, endpoint: &Endpoint, limit: usize) -> Ou
     let mut seen = 0;
     for segment in message::segments_from(files, &Keyset::ascending(Some(from))) {
         let Some(conn) = files.open(&segment)? else { continue };
-        let mut statement = conn.prepare_cached(
-            "SELECT id, tail, event_type, channels, payload IS NOT NULL FROM message \
-             WHERE app = ?1 AND id > ?2 AND id < ?3 ORDER BY id",
-        )?;
+        let sql = format!(
+            "SELECT id, tail, event_type, channels, {HAS_PAYLOAD} FROM message WHERE app = ?1 AND id > ?2 AND id < ?3 ORDER BY id"
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
         let mut rows = statement.query([task.app.key(), from, until])?;
         while let Some(row) = rows.next()? {
             if seen == limit {

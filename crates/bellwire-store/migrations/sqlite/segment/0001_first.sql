@@ -3,6 +3,7 @@
 
 -- Defaults are left out of the rows: content_type NULL is application/json, created_at NULL is the time inside the id.
 -- payload_dies_at is set only where the payload goes before the segment does.
+-- The payload is in the row (encoding 0: as it came, 1: LZ4), or payload_bytes of a pack, from pack_at on; or it is gone.
 CREATE TABLE message (
     id INTEGER PRIMARY KEY,
     tail BLOB NOT NULL,
@@ -18,12 +19,21 @@ CREATE TABLE message (
     deliver_at INTEGER,
     payload_expires_at INTEGER NOT NULL,
     payload_dies_at INTEGER,
-    payload BLOB
+    payload BLOB,
+    pack INTEGER,
+    pack_at INTEGER,
+    payload_bytes INTEGER
 );
 -- The rowid is part of every index entry: this one lists an application's messages in order.
 CREATE INDEX message_by_app ON message (app);
 CREATE UNIQUE INDEX message_by_event_id ON message (app, event_id) WHERE event_id IS NOT NULL;
 CREATE INDEX message_by_death ON message (payload_dies_at) WHERE payload_dies_at IS NOT NULL;
+
+-- Payloads of messages that were written together, compressed together (pack.rs). Its id is the key of the first of them.
+CREATE TABLE pack (
+    id INTEGER PRIMARY KEY,
+    bytes BLOB NOT NULL
+);
 
 -- First tries outstanding. endpoints: 8-byte big-endian keys. The row goes when the last of them is done; until then those
 -- that have an attempt or a row in retry are done too.
