@@ -8,7 +8,7 @@ use super::world::{DAY, HOUR, World};
 use crate::{ApiKeyRecord, DeliveryNext, RetentionReport, StoreError};
 
 /// Retention until there is nothing more to do.
-async fn retain(w: &World, now: Timestamp, retention: Duration) -> RetentionReport {
+pub async fn retain(w: &World, now: Timestamp, retention: Duration) -> RetentionReport {
     let mut sum = RetentionReport::default();
     for _ in 0..1_000 {
         let report = w.store.retain(now, retention).await.unwrap();

@@ -195,3 +195,61 @@ pub async fn expunging_deletes_the_payload_alone(w: World) {
     assert_eq!(w.store.load_message(message.id).await.unwrap(), Some(Message { payload: None, ..message.clone() }));
     assert!(w.store.expunge_message_content(app, message.id).await.unwrap(), "the message is still there");
 }
+
+/// A store may keep what came together together, and compressed: nobody notices.
+pub async fn what_is_accepted_together_is_read_and_deleted_apart(w: World) {
+    let w = Arc::new(w);
+    let apps = [w.new_application().await.id, w.new_application().await.id];
+    let source = w.id();
+    let message = |n: usize| {
+        let text = format!("{{\"number\":{n},\"note\":\"{}\"}}", "as every other ".repeat(n * 23 % 700));
+        let origin = (n % 3 == 0).then(|| Box::new(super::source::origin(&source)));
+        let event_id = (n % 20 == 0).then(|| "the same".to_owned());
+        let payload = (n % 7 != 0).then(|| Bytes::from(text)).or_else(|| (n % 2 == 0).then(Bytes::new));
+        let payload_expires_at = w.now().plus(if n % 5 == 0 { DAY } else { 90 * DAY });
+        Message { payload, origin, event_id, payload_expires_at, ..w.message(apps[n % 4 / 3]) }
+    };
+    let asking: Vec<_> = (0..200)
+        .map(|n| {
+            let (w, message) = (w.clone(), message(n));
+            tokio::spawn(async move {
+                let accepted = w.accept(message.clone(), &[]).await;
+                (message, accepted)
+            })
+        })
+        .collect();
+    let mut accepted = Vec::new();
+    for answer in asking {
+        match answer.await.unwrap() {
+            (message, Ok(Accepted::Fresh)) => accepted.push(message),
+            (_, Err(StoreError::Conflict { what: "eventId", .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(accepted.len(), 191, "one of those that want the same event id");
+    let gone = [accepted[11].id, accepted[12].id, accepted[100].id];
+    for id in gone {
+        let app = accepted.iter().find(|message| message.id == id).unwrap().app;
+        assert!(w.store.expunge_message_content(app, id).await.unwrap());
+    }
+    let day = w.now().plus(2 * DAY);
+    let expired = accepted.iter().filter(|message| message.payload_expires_at < day && !gone.contains(&message.id));
+    let with_payload = expired.filter(|message| message.payload.is_some()).count() as u64;
+    assert_eq!(super::maintenance::retain(&w, day, 90 * DAY).await.payloads_expired, with_payload);
+    for message in &mut accepted {
+        if gone.contains(&message.id) || message.payload_expires_at < day {
+            message.payload = None;
+        }
+        assert_eq!(w.store.load_message(message.id).await.unwrap().as_ref(), Some(&*message));
+    }
+    for app in apps {
+        for with_content in [true, false] {
+            let listed = w.store.list_messages(app, MessageFilter::default(), page(250), with_content).await.unwrap().rows;
+            let of_app = accepted.iter().filter(|message| message.app == app).cloned();
+            let mut expected: Vec<Message> =
+                of_app.map(|message| Message { payload: message.payload.filter(|_| with_content), ..message }).collect();
+            expected.sort_by_key(|message| message.id.key());
+            assert_eq!(listed, expected, "with content: {with_content}");
+        }
+    }
+}

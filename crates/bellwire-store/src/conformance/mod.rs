@@ -83,6 +83,7 @@ cases! {
     message::an_idempotency_key_makes_one_message_however_many_ask covers accept;
     message::a_conflict_is_nobody_elses covers accept;
     message::expunging_deletes_the_payload_alone covers expunge_message_content;
+    message::what_is_accepted_together_is_read_and_deleted_apart covers accept list_messages expunge_message_content retain;
     delivery::commits_are_told_before_they_are_answered covers set_sink accept record_attempt;
     delivery::first_tries_stay_queued_until_recorded covers load_first_tries record_attempt count_unfinished;
     delivery::a_fan_out_is_queued_by_endpoint covers load_first_tries;

@@ -147,8 +147,11 @@ fn unpacked(stored: &[u8]) -> Result<Vec<u8>, StoreError> {
 pub fn teach(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     conn.create_scalar_function("unpacked", 3, flags, |context| {
-        part(context)
-            .map_err(|error| rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(error.to_string())))
+        part(context).map_err(|error| {
+            // SQLite passes on either a text or a code.
+            tracing::error!(%error, "a payload cannot be read");
+            rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
+        })
     })
 }
 
@@ -204,4 +207,157 @@ fn shredded(stored: &[u8], ranges: &[Range]) -> Result<Vec<u8>, StoreError> {
         part.ok_or_else(no_place)?.fill(0);
     }
     Ok(lz4_flex::block::compress_prepend_size(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bellwire_core::{AppId, MessageId, Timestamp};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::NewMessage;
+    use crate::stored::StoredPayload;
+
+    fn accept(app: u8, n: i64, payload: &str) -> Accept {
+        let message = Message {
+            id: MessageId::from_key_and_tail(n, [1; 12]),
+            app: AppId::from_bytes([app; 20]),
+            event_type: "a".to_owned(),
+            event_id: None,
+            payload: Some(payload.to_owned().into()),
+            content_type: "application/json".to_owned(),
+            channels: vec![],
+            tags: vec![],
+            created_at: Timestamp(0),
+            deliver_at: None,
+            payload_expires_at: Timestamp(i64::MAX),
+            origin: None,
+        };
+        let payload = StoredPayload::plain(message.payload.as_ref());
+        let new = Arc::new(NewMessage { message, endpoints: vec![], idempotency: None, app_version: None });
+        Accept { new, payload, origin: Some(format!("from {n}")), reply: oneshot::channel().0 }
+    }
+
+    fn text(n: i64) -> String {
+        format!("the payload of {n}, {}", "much like every other ".repeat(200))
+    }
+
+    fn segment() -> Connection {
+        let mut conn = Connection::open_in_memory().unwrap();
+        super::super::migrate::migrate(&mut conn, super::super::migrate::SEGMENT).unwrap();
+        teach(&conn).unwrap();
+        conn
+    }
+
+    fn read(conn: &Connection, pack: i64, at: u32, bytes: u32) -> rusqlite::Result<String> {
+        let sql = "SELECT CAST(unpacked((SELECT bytes FROM pack WHERE id = ?1), ?2, ?3) AS TEXT)";
+        conn.query_row(sql, params![pack, at, bytes], |row| row.get(0))
+    }
+
+    /// Broken: packs mix applications, grow without bound, or give out another message's bytes.
+    #[test]
+    fn messages_are_packed_by_application_and_found_in_their_packs() {
+        let conn = segment();
+        let mut accepts: Vec<Accept> = (0..60).map(|n| accept(1 + (n % 2) as u8, n, &text(n))).collect();
+        accepts.push(accept(3, 60, &text(60)));
+        accepts.push(accept(4, 61, "small"));
+        accepts.push(accept(4, 62, "small"));
+        accepts.push(accept(1, 63, &"large ".repeat(4_000)));
+        let mut packs = Packs::plan(&accepts);
+        let places: Vec<_> = accepts.iter().map(|accept| packs.put(&accept.new.message, accept.origin.as_ref())).collect();
+        packs.write(&conn).unwrap();
+        assert_eq!(places[60..], [None; 4], "alone, too little to be worth one, too large");
+        let mut apps = HashMap::new();
+        for (accept, place) in accepts.iter().zip(&places[..60]) {
+            let (message, place) = (&accept.new.message, place.unwrap());
+            assert_eq!(*apps.entry(place.pack).or_insert(message.app), message.app);
+            let origin = place.origin_bytes.unwrap();
+            assert_eq!(read(&conn, place.pack, place.at, origin).unwrap(), format!("from {}", message.id.key()));
+            let payload = read(&conn, place.pack, place.at + origin, place.payload_bytes.unwrap()).unwrap();
+            assert_eq!(payload, text(message.id.key()));
+        }
+        let sum = |what: &str| -> usize { conn.query_row(what, [], |row| row.get::<_, u32>(0)).unwrap() as usize };
+        let (count, bytes) = (sum("SELECT count(*) FROM pack"), sum("SELECT sum(length(bytes)) FROM pack"));
+        assert_eq!(count, apps.len());
+        let whole: usize = (0..60).map(|n| text(n).len()).sum();
+        assert!(count >= whole / limits::PACK_BYTES_MAX && bytes < whole / 20, "{count} packs of {bytes} bytes for {whole}");
+    }
+
+    /// Broken: what was refused is stored, or its neighbours are found elsewhere.
+    #[test]
+    fn what_was_refused_is_in_no_pack() {
+        let conn = segment();
+        let accepts: Vec<Accept> = (0..6).map(|n| accept(1, n, &text(n))).collect();
+        let mut packs = Packs::plan(&accepts);
+        let mut places = Vec::new();
+        for accept in &accepts {
+            let message = &accept.new.message;
+            let place = packs.put(message, accept.origin.as_ref()).unwrap();
+            // The first one too: its key may be that of a pack that is there already.
+            if message.id.key() % 2 == 0 {
+                packs.take_back(message, place);
+            } else {
+                places.push((message.id.key(), place));
+            }
+        }
+        packs.write(&conn).unwrap();
+        let stored: Vec<u8> = conn.query_row("SELECT bytes FROM pack WHERE id = 1", [], |row| row.get(0)).unwrap();
+        let whole = String::from_utf8(unpacked(&stored).unwrap()).unwrap();
+        assert_eq!(whole, [1, 3, 5].map(|n| format!("from {n}{}", text(n))).concat());
+        for (n, place) in places {
+            assert_eq!(read(&conn, place.pack, place.at, place.origin_bytes.unwrap()).unwrap(), format!("from {n}"));
+        }
+    }
+
+    /// Broken: a deleted payload is still there, or takes others along.
+    #[test]
+    fn a_shredded_payload_is_overwritten_and_no_other() {
+        let conn = segment();
+        let accepts: Vec<Accept> = (0..30).map(|n| accept(1, n, &text(n))).collect();
+        let mut packs = Packs::plan(&accepts);
+        let places: Vec<Place> =
+            accepts.iter().map(|accept| packs.put(&accept.new.message, accept.origin.as_ref()).unwrap()).collect();
+        packs.write(&conn).unwrap();
+        let range = |n: usize| {
+            let Place { pack, at, origin_bytes, payload_bytes } = places[n];
+            Range { pack, at: at + origin_bytes.unwrap(), bytes: payload_bytes.unwrap() }
+        };
+        shred(&conn, vec![range(29), range(4), range(3)]).unwrap();
+        for n in 0..30 {
+            let Range { pack, at, bytes } = range(n);
+            let payload = read(&conn, pack, at, bytes).unwrap();
+            if [3, 4, 29].contains(&n) {
+                assert!(payload.bytes().all(|byte| byte == 0) && payload.len() == bytes as usize, "{n}");
+            } else {
+                assert_eq!(payload, text(n as i64));
+            }
+            assert_eq!(read(&conn, pack, places[n].at, places[n].origin_bytes.unwrap()).unwrap(), format!("from {n}"));
+        }
+    }
+
+    /// Broken: damage is taken for a payload, allocates what it claims, or keeps a payload from being deleted.
+    #[test]
+    fn a_damaged_pack_is_an_error_and_can_be_shredded() {
+        let conn = segment();
+        let whole = lz4_flex::block::compress_prepend_size(text(1).as_bytes());
+        let mut too_large = whole.clone();
+        too_large[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        for (id, damaged) in [(1, Vec::new()), (2, whole[..whole.len() - 3].to_vec()), (3, too_large), (4, vec![0xff; 90])] {
+            conn.execute("INSERT INTO pack (id, bytes) VALUES (?1, ?2)", params![id, damaged]).unwrap();
+            let error = read(&conn, id, 0, 1).unwrap_err();
+            let error = StoreError::from(super::super::fault::Fault::from(error));
+            assert!(matches!(error, StoreError::Corrupt(_)), "{id}: {error}");
+            shred(&conn, vec![Range { pack: id, at: 0, bytes: 1 }]).unwrap();
+            let left: Vec<u8> = conn.query_row("SELECT bytes FROM pack WHERE id = ?1", [id], |row| row.get(0)).unwrap();
+            assert!(left.is_empty(), "{id}");
+        }
+        conn.execute("INSERT INTO pack (id, bytes) VALUES (9, ?1)", [whole]).unwrap();
+        let end = number(text(1).len());
+        assert_eq!(read(&conn, 9, end, 0).unwrap(), "");
+        for (pack, at, bytes) in [(9, end, 1), (9, 0, end + 1), (9, u32::MAX, u32::MAX), (8, 0, 1)] {
+            assert!(read(&conn, pack, at, bytes).is_err(), "{pack} {at} {bytes}");
+        }
+    }
 }
