@@ -180,7 +180,7 @@ impl Preset {
             let view = View::new(request, alias);
             let scope = self.scope(&view, credentials, &[]);
             for place in places.iter().filter(|place| matches!(place, Place::Header(_))) {
-                if !place.read_all(&scope)?.is_empty() {
+                if place.read_first(&scope)?.is_some() {
                     return Ok(view);
                 }
             }
@@ -211,7 +211,7 @@ impl Preset {
                 }
                 continue;
             }
-            let value = rule.at.read_all(scope)?.into_iter().next();
+            let value = rule.at.read_first(scope)?;
             let at = || rule.at.to_string();
             let Some(value) = value else {
                 match &rule.check {
@@ -251,7 +251,7 @@ impl Preset {
     fn check_group(&self, rule: &SignatureRule, scope: &Scope<'_, '_>, group: &Group, now_s: u64) -> Result<Verified, Refusal> {
         self.check_requires(scope, |place| matches!(place, Place::Field(_)))?;
         let timestamp_ms = rule.check_timestamp(scope, now_s)?;
-        let secret = if rule.algorithm.all().iter().all(|algorithm| algorithm.is_public()) {
+        let secret = if rule.algorithm.is_public() {
             crate::certificate::is_signed(self, rule, scope, group, now_s)?
         } else {
             Some(self.is_symmetric_match(rule, scope, group)?)
