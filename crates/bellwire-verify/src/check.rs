@@ -1,7 +1,7 @@
 //! Following a preset: is this request genuine? Everything malformed is refused before anything is compared, and nothing in a
 //! request can choose a weaker check than the preset's.
 
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, keyed};
 use crate::credentials::{Credentials, SECRETS_MAX};
 use crate::network::Range;
 use crate::place::{Place, Scope};
@@ -131,6 +131,18 @@ impl Preset {
             }
         }
         Ok(())
+    }
+
+    /// The same credentials with what this preset needs of them made ready, for who verifies many requests with them. Every preset
+    /// takes them and says the same as without it.
+    #[must_use]
+    pub fn prepare(&self, credentials: Credentials) -> Credentials {
+        match &self.scheme {
+            Scheme::Signature(SignatureRule { algorithm: AlgorithmRule::One(algorithm), .. }) if algorithm.is_hmac() => {
+                credentials.with_keys(self.key, *algorithm)
+            }
+            _ => credentials,
+        }
     }
 
     /// Where the certificate is that this request was signed with, for presets that need one: fetch it over https, without redirects,
@@ -264,7 +276,11 @@ impl Preset {
             let key = self.key.bytes(secret)?;
             for content in rule.contents(scope, secret)? {
                 for (algorithm, given) in &group.signatures {
-                    let Some(expected) = algorithm.compute(&key, &content) else { continue };
+                    let expected = match scope.credentials.key(index, self.key, *algorithm) {
+                        Some(ready) => Some(keyed(ready, &content)),
+                        None => algorithm.compute(&key, &content),
+                    };
+                    let Some(expected) = expected else { continue };
                     if crate::algorithm::is_equal(&expected, given) {
                         return Ok(index);
                     }
