@@ -69,22 +69,34 @@ impl Algorithm {
 
     /// The signature of a symmetric algorithm; `None` for the others. `key` is not used by plain digests.
     pub(crate) fn compute(self, key: &[u8], content: &[Cow<'_, [u8]>]) -> Option<Vec<u8>> {
+        match self {
+            Self::Sha1 => Some(plain(&digest::SHA1_FOR_LEGACY_USE_ONLY, content)),
+            Self::Sha256 => Some(plain(&digest::SHA256, content)),
+            Self::Keccak256 => Some(keccak256(&content.concat()).to_vec()),
+            _ => self.hmac_key(key).map(|key| keyed(&key, content)),
+        }
+    }
+
+    /// A key that is ready for any number of signatures ([`keyed`]); `None` for what is no HMAC.
+    pub(crate) fn hmac_key(self, key: &[u8]) -> Option<hmac::Key> {
         let algorithm = match self {
             Self::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Self::HmacSha256 => hmac::HMAC_SHA256,
             Self::HmacSha384 => hmac::HMAC_SHA384,
             Self::HmacSha512 => hmac::HMAC_SHA512,
-            Self::Sha1 => return Some(plain(&digest::SHA1_FOR_LEGACY_USE_ONLY, content)),
-            Self::Sha256 => return Some(plain(&digest::SHA256, content)),
-            Self::Keccak256 => return Some(keccak256(&content.concat()).to_vec()),
             _ => return None,
         };
-        let mut context = hmac::Context::with_key(&hmac::Key::new(algorithm, key));
-        for part in content {
-            context.update(part);
-        }
-        Some(context.sign().as_ref().to_vec())
+        Some(hmac::Key::new(algorithm, key))
     }
+}
+
+/// The signature that [`Algorithm::compute`] gives for the same key and content.
+pub(crate) fn keyed(key: &hmac::Key, content: &[Cow<'_, [u8]>]) -> Vec<u8> {
+    let mut context = hmac::Context::with_key(key);
+    for part in content {
+        context.update(part);
+    }
+    context.sign().as_ref().to_vec()
 }
 
 fn plain(algorithm: &'static digest::Algorithm, content: &[Cow<'_, [u8]>]) -> Vec<u8> {

@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use aws_lc_rs::hmac;
+
+use crate::algorithm::Algorithm;
+use crate::key_format::KeyFormat;
+
 /// Secrets that may be valid at once: two during a rotation, and room for several senders behind one source.
 pub const SECRETS_MAX: usize = 16;
 
@@ -14,6 +19,15 @@ pub struct Credentials {
     pub(crate) certificates: BTreeMap<String, String>,
     pub(crate) tolerance_s: Option<u64>,
     pub(crate) may_certificates_begin_later: bool,
+    keys: Option<Keys>,
+}
+
+/// The HMAC keys of all secrets, in their order, for presets with this form of keys and this algorithm.
+#[derive(Clone)]
+struct Keys {
+    format: KeyFormat,
+    algorithm: Algorithm,
+    list: Vec<hmac::Key>,
 }
 
 impl Credentials {
@@ -31,6 +45,7 @@ impl Credentials {
     #[must_use]
     pub fn and_secret(mut self, secret: impl Into<String>) -> Self {
         self.secrets.push(secret.into());
+        self.keys = None;
         self
     }
 
@@ -61,6 +76,19 @@ impl Credentials {
     pub fn tolerance_s(mut self, seconds: u64) -> Self {
         self.tolerance_s = Some(seconds);
         self
+    }
+
+    /// Makes the keys ready; nothing if one of the secrets has none, for which every request will be refused.
+    pub(crate) fn with_keys(mut self, format: KeyFormat, algorithm: Algorithm) -> Self {
+        let key = |secret: &String| algorithm.hmac_key(&format.bytes(secret).ok()?);
+        self.keys = self.secrets.iter().map(key).collect::<Option<_>>().map(|list| Keys { format, algorithm, list });
+        self
+    }
+
+    /// The key of the secret at `index`, if it was made ready for just this.
+    pub(crate) fn key(&self, index: usize, format: KeyFormat, algorithm: Algorithm) -> Option<&hmac::Key> {
+        let keys = self.keys.as_ref().filter(|keys| keys.format == format && keys.algorithm == algorithm)?;
+        keys.list.get(index)
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn algorithm(name: &str) -> Option<Algorithm> {
 impl Preset {
     /// The token, without the scheme's word before it.
     pub(crate) fn jwt_text(&self, rule: &JwtRule, scope: &Scope<'_, '_>) -> Result<String, Refusal> {
-        let text = rule.at.read_all(scope)?.into_iter().next().unwrap_or_default();
+        let text = rule.at.read_first(scope)?.unwrap_or_default();
         let text = text.trim();
         if text.is_empty() {
             return Err(Refusal::at(Reason::SignatureMissing, rule.at.to_string()));

@@ -1,5 +1,7 @@
 //! How the text that a provider shows becomes the bytes of a key. Empty ones are refused here, before anything is verified.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use serde::Deserialize;
@@ -35,24 +37,26 @@ pub(crate) enum KeyFormat {
 
 impl KeyFormat {
     /// The key of a symmetric scheme.
-    pub(crate) fn bytes(self, secret: &str) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn bytes(self, secret: &str) -> Result<Cow<'_, [u8]>, Refusal> {
         if secret.trim().is_empty() {
             return Err(Refusal::new(Reason::SecretMissing));
         }
-        let base64 = |text: &str| LENIENT.decode(text.trim()).ok();
+        let base64 = |text: &str| LENIENT.decode(text.trim()).ok().map(Cow::Owned);
         let bytes = match self {
-            Self::Utf8 => Some(secret.as_bytes().to_vec()),
-            Self::Utf8Nfkd => Some(secret.nfkd().collect::<String>().into_bytes()),
-            Self::Utf8Sha1 => Some(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes()).as_ref().to_vec()),
+            Self::Utf8 => Some(Cow::Borrowed(secret.as_bytes())),
+            Self::Utf8Nfkd => Some(Cow::Owned(secret.nfkd().collect::<String>().into_bytes())),
+            Self::Utf8Sha1 => {
+                Some(Cow::Owned(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, secret.as_bytes()).as_ref().to_vec()))
+            }
             Self::Signkey => {
                 let behind = secret.strip_prefix("signkey-").and_then(|rest| rest.split_once('-')).map(|(_, key)| key);
-                Some(behind.unwrap_or(secret).as_bytes().to_vec())
+                Some(Cow::Borrowed(behind.unwrap_or(secret).as_bytes()))
             }
             Self::Base64 => base64(secret),
-            Self::Hex => from_hex(secret.trim()),
+            Self::Hex => from_hex(secret.trim()).map(Cow::Owned),
             Self::Whsec => base64(without_prefix(secret)),
             Self::WhsecOrUtf8 if secret.starts_with("whsec_") => base64(without_prefix(secret)),
-            Self::WhsecOrUtf8 => Some(secret.as_bytes().to_vec()),
+            Self::WhsecOrUtf8 => Some(Cow::Borrowed(secret.as_bytes())),
             Self::PublicKey | Self::Certificate => None,
         };
         bytes.filter(|bytes| !bytes.is_empty()).ok_or_else(|| Refusal::new(Reason::SecretInvalid))
@@ -81,10 +85,10 @@ mod tests {
         for (format, secret) in [(Whsec, "whsec_"), (WhsecOrUtf8, "whsec_"), (Whsec, "v1,whsec_"), (Hex, "xy"), (Base64, "*")] {
             assert_eq!(format.bytes(secret).unwrap_err().code(), "secret_invalid", "{format:?} {secret:?}");
         }
-        assert_eq!(Signkey.bytes("signkey-").unwrap(), b"signkey-");
-        assert_eq!(Signkey.bytes("signkey-prod-abc").unwrap(), b"abc");
-        assert_eq!(Utf8.bytes("whsec_AAAA").unwrap(), b"whsec_AAAA");
-        assert_eq!(Whsec.bytes("v1,whsec_AAAA").unwrap(), [0, 0, 0]);
-        assert_eq!(Utf8Nfkd.bytes("é").unwrap(), "e\u{301}".as_bytes());
+        assert_eq!(*Signkey.bytes("signkey-").unwrap(), *b"signkey-");
+        assert_eq!(*Signkey.bytes("signkey-prod-abc").unwrap(), *b"abc");
+        assert_eq!(*Utf8.bytes("whsec_AAAA").unwrap(), *b"whsec_AAAA");
+        assert_eq!(*Whsec.bytes("v1,whsec_AAAA").unwrap(), [0, 0, 0]);
+        assert_eq!(*Utf8Nfkd.bytes("é").unwrap(), *"e\u{301}".as_bytes());
     }
 }

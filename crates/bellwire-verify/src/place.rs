@@ -150,7 +150,7 @@ impl Place {
                     let values = view.header_names(prefix).into_iter().map(|name| view.header(name));
                     values.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().map(Cow::Borrowed).collect()
                 }
-                None => one(view.header(&self.header_name(scope).unwrap_or_default())?),
+                None => one(view.header(self.header_name(scope).unwrap_or_default())?),
             },
             Self::Query(name) => named(&parse_form(view.request.query()).unwrap_or_default(), name),
             Self::Json(pointer) => match view.pluck(pointer.tokens()) {
@@ -179,6 +179,16 @@ impl Place {
         })
     }
 
+    /// The first of [`Place::read_all`]; of a header, as most are, without a list of one.
+    pub(crate) fn read_first<'s>(&self, scope: &'s Scope<'_, '_>) -> Result<Option<Cow<'s, str>>, Refusal> {
+        match self {
+            Self::Header(name) if !name.ends_with('*') => {
+                Ok(scope.view.header(self.header_name(scope).unwrap_or_default())?.map(Cow::Borrowed))
+            }
+            _ => Ok(self.read_all(scope)?.into_iter().next()),
+        }
+    }
+
     /// A field that is there twice is refused, as headers are: one of the two would be verified and perhaps the other one used.
     fn fields<'s>(
         &self,
@@ -200,16 +210,16 @@ impl Place {
     pub(crate) fn is_there(&self, scope: &Scope<'_, '_>) -> Result<bool, Refusal> {
         match self {
             Self::Json(pointer) => Ok(scope.view.json().is_some_and(|json| pointer.read(json).iter().any(Option::is_some))),
-            _ => Ok(!self.read_all(scope)?.is_empty()),
+            _ => Ok(self.read_first(scope)?.is_some()),
         }
     }
 
     /// The header that it is, with a setting put in.
-    pub(crate) fn header_name(&self, scope: &Scope<'_, '_>) -> Option<String> {
+    pub(crate) fn header_name<'s>(&'s self, scope: &'s Scope<'_, '_>) -> Option<&'s str> {
         let Self::Header(name) = self else { return None };
         match name.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-            Some(setting) => scope.setting(setting).map(str::to_owned),
-            None => Some(name.clone()),
+            Some(setting) => scope.setting(setting),
+            None => Some(name),
         }
     }
 
@@ -249,7 +259,7 @@ impl Places {
     /// The first text of the first place that has one. Unlike a signature's places, these never choose what is accepted.
     pub(crate) fn read<'s>(&self, scope: &'s Scope<'_, '_>) -> Result<Option<Cow<'s, str>>, Refusal> {
         for place in &self.0 {
-            if let Some(text) = place.read_all(scope)?.into_iter().next() {
+            if let Some(text) = place.read_first(scope)? {
                 return Ok(Some(text));
             }
         }

@@ -1,5 +1,6 @@
 //! One text out of a JSON body, without building the rest of it: what is passed over is checked for its form and forgotten.
 
+use memchr::memmem;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -9,11 +10,11 @@ use crate::place::text_of;
 /// The text at a pointer of these tokens; `None` where there is none, or the body is no JSON. Of members that come twice the last
 /// one counts, as it does for whoever parses all of it.
 pub(crate) fn text_at(body: &[u8], tokens: &[String]) -> Option<String> {
-    // What is passed over is not looked at that closely.
-    let text = std::str::from_utf8(body).ok()?;
-    if tokens.iter().any(|token| is_nowhere(text, token)) {
+    if tokens.iter().any(|token| is_nowhere(body, token)) {
         return None;
     }
+    // What is passed over is not looked at that closely.
+    let text = std::str::from_utf8(body).ok()?;
     let mut json = serde_json::Deserializer::from_str(text);
     let found = At(tokens).deserialize(&mut json).ok()?;
     json.end().ok()?;
@@ -21,13 +22,13 @@ pub(crate) fn text_at(body: &[u8], tokens: &[String]) -> Option<String> {
 }
 
 /// No member can have this name, as most events have none of those that are looked for: found out much faster than by parsing.
-fn is_nowhere(text: &str, name: &str) -> bool {
+fn is_nowhere(body: &[u8], name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     // A number may be a place in an array, and only `\u` writes plain characters in another way.
     name.chars().all(is_plain)
         && name.parse::<usize>().is_err()
-        && !text.contains(&format!("\"{name}\""))
-        && !text.contains("\\u")
+        && memmem::find(body, format!("\"{name}\"").as_bytes()).is_none()
+        && memmem::find(body, b"\\u").is_none()
 }
 
 /// What stands at the end of a path.

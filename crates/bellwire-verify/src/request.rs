@@ -13,6 +13,7 @@ use crate::{Reason, Refusal};
 
 /// Fields of one form and parts of one multipart body: far more than any provider sends, and a bound on what is kept.
 const FIELDS_MAX: usize = 4096;
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// A received request.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +105,10 @@ impl<'a> View<'a> {
         self.request.headers.iter().map(|(name, _)| *name).filter(|name| starts_with_ignore_case(name, &prefix)).collect()
     }
 
-    /// The media type without parameters, in lower case; empty when there is none.
-    pub(crate) fn media_type(&self) -> String {
+    /// The media type without parameters, in whatever letter case it came; empty when there is none.
+    fn media_type(&self) -> &'a str {
         let value = self.header("content-type").ok().flatten().unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+        value.split(';').next().unwrap_or_default().trim()
     }
 
     /// The body as JSON. Forms and multipart bodies are never tried: a body must not pose as another kind.
@@ -119,7 +120,7 @@ impl<'a> View<'a> {
 
     fn may_be_json(&self) -> bool {
         let media_type = self.media_type();
-        media_type != "application/x-www-form-urlencoded" && !media_type.starts_with("multipart/")
+        !media_type.eq_ignore_ascii_case(FORM) && !starts_with_ignore_case(media_type, "multipart/")
     }
 
     /// The text at these tokens of a JSON body; an outer `None`: ask [`View::json`].
@@ -132,7 +133,8 @@ impl<'a> View<'a> {
     /// The body as an URL-encoded form.
     pub(crate) fn form(&self) -> Option<&Fields> {
         let parsed = self.form.get_or_init(|| {
-            if !matches!(self.media_type().as_str(), "" | "application/x-www-form-urlencoded") {
+            let media_type = self.media_type();
+            if !media_type.is_empty() && !media_type.eq_ignore_ascii_case(FORM) {
                 return None;
             }
             parse_form(std::str::from_utf8(self.request.body).ok()?)
@@ -143,7 +145,7 @@ impl<'a> View<'a> {
     /// The text parts of a multipart body, by name. Files are passed over.
     pub(crate) fn multipart(&self) -> Option<&Fields> {
         let parsed = self.multipart.get_or_init(|| {
-            if self.media_type() != "multipart/form-data" {
+            if !self.media_type().eq_ignore_ascii_case("multipart/form-data") {
                 return None;
             }
             let header = self.header("content-type").ok().flatten()?;

@@ -21,7 +21,7 @@ const FIELDS_MAX: usize = 64;
 
 type Parts<'s> = Vec<Cow<'s, [u8]>>;
 /// Fields, and the texts of the signatures beside them.
-type Texts = (Fields, Vec<String>);
+type Texts<'v> = (Fields, Vec<Cow<'v, str>>);
 
 impl SignatureRule {
     /// All signatures that are well formed, or why there are none.
@@ -63,17 +63,15 @@ impl SignatureRule {
     }
 
     /// Fields and texts of signatures, group by group.
-    fn split(&self, value: &str, scope: &Scope<'_, '_>) -> Result<Vec<Texts>, Refusal> {
+    fn split<'v>(&self, value: &'v str, scope: &Scope<'_, '_>) -> Result<Vec<Texts<'v>>, Refusal> {
         let malformed = || Refusal::new(Reason::SignatureMalformed);
         match self.layout {
             Layout::Plain => {
-                let texts: Vec<String> = match &self.separator {
-                    Some(separator) => {
-                        value.split(separator.as_str()).map(|text| text.trim().to_owned()).take(self.most + 1).collect()
-                    }
-                    None => vec![value.to_owned()],
+                let texts: Vec<&str> = match &self.separator {
+                    Some(separator) => value.split(separator.as_str()).map(str::trim).take(self.most + 1).collect(),
+                    None => vec![value],
                 };
-                let texts = texts.into_iter().filter(|text| !text.is_empty()).collect();
+                let texts = texts.into_iter().filter(|text| !text.is_empty()).map(Cow::Borrowed).collect();
                 Ok(vec![(Vec::new(), texts)])
             }
             Layout::Pairs => {
@@ -89,7 +87,7 @@ impl SignatureRule {
                 let object = LENIENT.decode(value).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
                 let fields = members(object.as_ref()).ok_or_else(malformed)?;
                 let signature = fields.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text.clone());
-                Ok(vec![(fields, vec![signature.ok_or_else(malformed)?])])
+                Ok(vec![(fields, vec![Cow::Owned(signature.ok_or_else(malformed)?)])])
             }
             Layout::JwsDetached => {
                 let (header, signature) = value.split_once("..").ok_or_else(malformed)?;
@@ -98,12 +96,12 @@ impl SignatureRule {
                 let mut fields = members(object.as_ref()).ok_or_else(malformed)?;
                 fields.retain(|(name, _)| name != RAW_HEADER);
                 fields.push((RAW_HEADER.to_owned(), header.to_owned()));
-                Ok(vec![(fields, vec![signature.to_owned()])])
+                Ok(vec![(fields, vec![Cow::Borrowed(signature)])])
             }
         }
     }
 
-    fn pairs(&self, group: &str, wanted: &str) -> Result<Texts, Refusal> {
+    fn pairs<'v>(&self, group: &'v str, wanted: &str) -> Result<Texts<'v>, Refusal> {
         let mut fields = Fields::new();
         let mut texts = Vec::new();
         let pairs = match &self.separator {
@@ -113,7 +111,7 @@ impl SignatureRule {
         for pair in pairs {
             let Some((name, value)) = pair.trim().split_once(self.assign.as_str()) else { continue };
             if name == wanted {
-                texts.push(value.to_owned());
+                texts.push(Cow::Borrowed(value));
             } else if fields.iter().any(|(known, other)| known == name && other != value) {
                 // Two values for one name: whoever checks and whoever uses them might choose differently.
                 if self.uses_field(name) {

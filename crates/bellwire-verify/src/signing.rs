@@ -159,7 +159,9 @@ impl Preset {
     }
 
     fn header_of(&self, place: &Place, draft: &Signed, credentials: &Credentials) -> Option<String> {
-        draft.with_request(|request| place.header_name(&self.scope(&View::new(*request, None), credentials, &[])))
+        draft.with_request(|request| {
+            place.header_name(&self.scope(&View::new(*request, None), credentials, &[])).map(str::to_owned)
+        })
     }
 
     /// Headers and values that the signature covers or that are checked.

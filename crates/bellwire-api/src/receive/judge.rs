@@ -95,7 +95,7 @@ async fn verify(visit: &Visit<'_>, request: &Request<'_>) -> Result<Proof, Stop>
     }
     let Some(preset) = &ready.preset else { return Ok(Proof::named("url")) };
     let failed = |refusal: bellwire_verify::Refusal| {
-        Stop::from(unverified(&format!("verification_failed.{}", refusal.code()), ready.redacted(&refusal.to_string())))
+        Stop::from(unverified(&format!("verification_failed.{}", refusal.code()), ready.mask.text(refusal.to_string())))
     };
     let url = preset.certificate_url(request).map_err(failed)?;
     let with_certificate: Credentials;

@@ -11,6 +11,7 @@ mod cron;
 mod gate;
 mod intake;
 mod judge;
+mod mask;
 mod rate;
 mod ready;
 mod receipts;
@@ -254,7 +255,7 @@ fn entry(visit: &Visit<'_>, status: StatusCode, reason: String, detail: String) 
         detail,
         duplicate_of: None,
         payload: None,
-        headers: recognise::shown_headers(visit.ready, &visit.parts.headers),
+        headers: visit.ready.mask.headers(&visit.parts.headers),
     }
 }
 

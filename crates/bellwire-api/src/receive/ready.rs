@@ -9,6 +9,7 @@ use bellwire_verify::{Confidence, Credentials, Preset, Reason, Refusal};
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
+use super::mask::Mask;
 use super::room::Room;
 use super::schema::Schema;
 use super::{Prepared, Receive, default_answer, prepare, schema};
@@ -63,12 +64,12 @@ pub struct Ready {
     pub window: Duration,
     pub schema: Option<Schema>,
     pub(super) answer: Prepared,
-    /// Headers that are credentials of this source, in lower case.
-    pub secret_headers: Vec<String>,
     /// What of the room for large bodies this source may have.
     pub share: Semaphore,
-    /// What must not be shown where it stands in a text.
-    masked: Vec<String>,
+    /// What must not be shown.
+    pub mask: Mask,
+    /// The source's id as text.
+    pub id: String,
 }
 
 impl Ready {
@@ -76,6 +77,10 @@ impl Ready {
         let preset = receive.preset(&source.kind).cloned();
         let flow = flow_of(preset.as_deref(), &source);
         let credentials = credentials_of(preset.as_deref(), flow, &source);
+        let credentials = match &preset {
+            Some(preset) => preset.prepare(credentials),
+            None => credentials,
+        };
         let problem = match &preset {
             Some(preset) => preset.check_credentials(&credentials).err().map(|refusal| refusal.to_string()),
             None if source.kind == GENERIC => None,
@@ -101,9 +106,9 @@ impl Ready {
             window: Duration::from_secs(settings.duplicates.window_seconds.min(limits::DUPLICATE_WINDOW_SECONDS_MAX)),
             schema: settings.schema.as_ref().map(schema::compile),
             answer: custom.or(own).unwrap_or_else(default_answer),
-            secret_headers: secret_headers(preset.as_deref(), &source),
             share: Room::share(),
-            masked: masked_of(&source),
+            mask: Mask::new(secret_headers(preset.as_deref(), &source), secrets_of(&source)),
+            id: source.id.to_string(),
             preset,
             flow,
             credentials,
@@ -111,23 +116,10 @@ impl Ready {
             source,
         }
     }
-
-    /// Replaces what of the source's secrets stands in a text (some providers carry them in the URL).
-    pub fn redacted(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.masked {
-            // Most texts are shorter than a secret, and none holds one.
-            if text.len() >= secret.len() && text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "[redacted]");
-            }
-        }
-        text
-    }
 }
 
-fn masked_of(source: &Source) -> Vec<String> {
-    let secrets = source.config.iter().filter(|(name, _)| !is_shown(name)).map(|(_, secret)| secret.expose());
-    secrets.filter(|secret| secret.len() >= 4).map(ToOwned::to_owned).collect()
+fn secrets_of(source: &Source) -> impl Iterator<Item = &str> {
+    source.config.iter().filter(|(name, _)| !is_shown(name)).map(|(_, secret)| secret.expose())
 }
 
 /// The handshake that is set, or the preset's.

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use bellwire_core::{DuplicateKey, IdKind, Message, MessageId, Origin, SourceId, Timestamp, header as core_header, limits};
+use bellwire_core::{DuplicateKey, IdKind, Message, MessageId, Origin, SourceId, Timestamp, limits};
 use bellwire_verify::{Event, Request};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use serde_json::Value;
 
 use super::judge::Proof;
-use super::{Ready, Visit, view};
+use super::{Visit, view};
 
 /// A message to publish, and what it is known by.
 pub struct Recognised {
@@ -129,10 +129,10 @@ pub fn recognise(visit: &Visit<'_>, headers: &[(&str, &[u8])], body: Bytes, proo
     let age_ms = occurred_at.map(|at| created_at.as_millis().saturating_sub(at));
     let stale_ms = settings.stale_after_seconds.map(|seconds| i64::try_from(seconds.saturating_mul(1_000)).unwrap_or(i64::MAX));
     let origin = Origin {
-        source: source.id.to_string(),
-        method: visit.parts.method.to_string(),
-        path: ready.redacted(rest_of(visit)),
-        headers: shown_headers(ready, &visit.parts.headers),
+        source: ready.id.clone(),
+        method: visit.parts.method.as_str().to_owned(),
+        path: ready.mask.text(rest_of(visit)),
+        headers: ready.mask.headers(&visit.parts.headers),
         remote_address: visit.client.to_string(),
         verified_by: proof.by.clone(),
         ordering_key,
@@ -269,21 +269,6 @@ fn payload_of(visit: &Visit<'_>, body: &Bytes) -> (Bytes, String) {
         None => "application/octet-stream",
     };
     (body.clone(), content_type.to_owned())
-}
-
-/// Headers as they came, without credentials and those of the connection.
-pub fn shown_headers(ready: &Ready, headers: &HeaderMap) -> Vec<(String, String)> {
-    const HOP_BY_HOP: &[&str] = &[
-        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "expect",
-        "content-length", "forwarded", "x-forwarded-for",
-    ];
-    let is_shown = |name: &str| {
-        !HOP_BY_HOP.contains(&name)
-            && !core_header::is_sensitive(name)
-            && !ready.secret_headers.iter().any(|secret| secret == name)
-    };
-    let shown = headers.iter().filter(|(name, _)| is_shown(name.as_str()));
-    shown.map(|(name, value)| (name.as_str().to_owned(), ready.redacted(&String::from_utf8_lossy(value.as_bytes())))).collect()
 }
 
 #[cfg(test)]

@@ -167,10 +167,9 @@ fn key(blame: &Blame<'_>, file: &File, scheme: &Scheme) -> Result<KeyFormat, Pre
     let is_public = |key: KeyFormat| matches!(key, KeyFormat::PublicKey | KeyFormat::Certificate);
     let (default, fits): (KeyFormat, fn(bool) -> bool) = match scheme {
         Scheme::Signature(rule) => {
-            let algorithms = rule.algorithm.all();
-            if algorithms.iter().all(|algorithm| algorithm.is_public()) {
+            if rule.algorithm.is_public() {
                 (KeyFormat::PublicKey, |public| public)
-            } else if algorithms.iter().any(|algorithm| algorithm.is_public()) {
+            } else if rule.algorithm.all().iter().any(|algorithm| algorithm.is_public()) {
                 return Err(blame.value(
                     "signature.algorithms",
                     "mixed",

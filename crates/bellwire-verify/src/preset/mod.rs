@@ -77,6 +77,14 @@ impl AlgorithmRule {
             Self::ByPrefix(list) | Self::ByPlace(_, list) => list.iter().map(|(_, algorithm)| *algorithm).collect(),
         }
     }
+
+    /// Whether whoever verifies holds no secret; algorithms of both kinds are never mixed.
+    pub(crate) fn is_public(&self) -> bool {
+        match self {
+            Self::One(algorithm) => algorithm.is_public(),
+            Self::ByPrefix(list) | Self::ByPlace(_, list) => list.iter().all(|(_, algorithm)| algorithm.is_public()),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

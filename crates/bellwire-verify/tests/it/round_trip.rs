@@ -67,6 +67,29 @@ fn any_of_several_secrets_fits_and_the_verdict_says_which() {
     }
 }
 
+/// Broken: a key that was made ready for another preset, or before a secret was added, decides; or the verdict names another secret.
+#[test]
+fn credentials_that_were_made_ready_lead_to_the_same_verdict() {
+    let preset = |id: &str| Presets::builtin().get(id).unwrap();
+    // Text, base64 and hexadecimal as keys, with three algorithms.
+    let others = ["github", "intercom", "standard-webhooks", "adyen", "paystack"].map(preset);
+    for (own, stranger) in providers(false).iter().zip(providers(true)) {
+        let signed = own.sign(NOW_S);
+        let judge = |credentials: &Credentials| signed.with_request(|request| own.preset.verify(request, credentials, NOW_S));
+        let (alone, both) = (own.receiver(), own.and_receiver(stranger.receiver()));
+        for preparer in others.iter().copied().chain([own.preset]) {
+            let id = (own.preset.id(), preparer.id());
+            assert_eq!(judge(&preparer.prepare(alone.clone())), judge(&alone), "{id:?}");
+            assert_eq!(judge(&preparer.prepare(both.clone())), judge(&both), "{id:?}");
+            assert_eq!(judge(&preparer.prepare(stranger.receiver())), judge(&stranger.receiver()), "{id:?}");
+            let added_later = own.and_receiver(preparer.prepare(stranger.receiver()));
+            assert_eq!(judge(&added_later), judge(&both), "{id:?}");
+            let unusable = preparer.prepare(alone.clone().and_secret(" "));
+            assert_eq!(judge(&unusable), judge(&alone.clone().and_secret(" ")), "{id:?}");
+        }
+    }
+}
+
 /// Broken: leaving the signature away turns verification off (T4).
 #[test]
 fn t4_no_preset_takes_a_request_without_its_signature() {
