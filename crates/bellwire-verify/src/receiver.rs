@@ -92,7 +92,7 @@ impl Receiver {
         preset.check_credentials(&credentials)?;
         Ok(Self(Arc::new(Inner {
             preset: preset.clone(),
-            credentials,
+            credentials: preset.prepare(credentials),
             public_origin: public_origin.trim_end_matches('/').to_owned(),
             body_bytes_max: BODY_BYTES_MAX,
             now_s: Arc::new(now_s),
