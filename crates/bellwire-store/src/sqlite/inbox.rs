@@ -200,7 +200,7 @@ impl Inbox {
     }
 
     /// A group is committed and about to be synced.
-    pub fn handed_over(&self) {
+    pub fn committed(&self) {
         let mut state = self.state.lock();
         state.unsynced += 1;
         state.untold += 1;

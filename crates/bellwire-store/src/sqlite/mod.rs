@@ -6,7 +6,7 @@
 //! | `seg-<start>.db` | messages of a range of ids, with all that hangs on them; dropped whole by retention |
 //! | `bellwire.lock` | held while a process has the store |
 //!
-//! `inbox.rs` → `writer.rs` → (`accept.rs`, `record.rs`) → `syncer.rs` is the way of a write, `reader.rs` that of a read; the files named
+//! `inbox.rs` → `writer.rs` → (`accept.rs`, `record.rs`) → `syncer.rs` is the way of a write, on one of two threads that take turns, `reader.rs` that of a read; the files named
 //! after nouns implement the traits of the same name.
 
 mod accept;
@@ -145,7 +145,7 @@ impl SqliteStore {
         let inbox = Arc::new(Inbox::new());
         let sink = Arc::new(OnceLock::new());
         let readers = Readers::start(options.reader_threads, dir.clone(), &catalogue, &tails).map_err(no_thread)?;
-        let writer = Writer::start(files, inbox.clone(), sink.clone()).map_err(no_thread)?;
+        let writer = Writer::new(files, inbox.clone(), sink.clone());
         let writing =
             std::thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run()).map_err(no_thread)?;
         Ok(Arc::new(Self {

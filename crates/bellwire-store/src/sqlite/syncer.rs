@@ -1,141 +1,161 @@
-//! The second half of a group's commit: syncs the log it stands in, and only then tells the sink and answers who waits. On a thread
-//! of its own, so that the writer works on the next group while the disk works on this one.
+//! The second half of a group's commit: syncs the log it stands in, and only then tells the sink and answers who waits. The thread
+//! that committed a group does it, while another thread writes the next one; all is told in the order of the commits.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::files::Stats;
 use super::inbox::{Accept, Inbox};
 use crate::{Accepted, AttemptRecord, CommitSink, NewMessage, Result, StoreError};
-
-/// Groups that are committed and not yet synced, beside those being synced: one, or the writer runs ahead of the disk.
-const GROUPS_WAITING_MAX: usize = 1;
 
 /// A committed group.
 pub struct Committed {
     pub accepts: Vec<Accept>,
     pub results: Vec<Result<Accepted>>,
     pub attempts: Vec<AttemptRecord>,
-    /// The log that it was written to.
+    /// The log that it was written to, as the thread that wrote has it open.
     pub log: Arc<File>,
 }
 
 impl Committed {
-    /// What only repeats what came before is durable with that: groups are synced in their order.
+    /// What only repeats what came before is durable with that: groups are told of in their order.
     fn has_written(&self) -> bool {
         !self.attempts.is_empty() || self.results.iter().any(|result| matches!(result, Ok(Accepted::Fresh)))
     }
 }
 
-/// The writer's handle to the thread; the thread ends with it.
-pub struct Syncer {
-    groups: SyncSender<Committed>,
-    is_dead: Arc<AtomicBool>,
+/// Whose turn it is to tell.
+#[derive(Default)]
+struct Turns {
+    given: u64,
+    now: u64,
 }
 
-/// What the thread works with.
-pub struct Around {
-    pub inbox: Arc<Inbox>,
-    pub sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
-    pub stats: Arc<Stats>,
-    pub on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+pub struct Syncer {
+    inbox: Arc<Inbox>,
+    sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
+    stats: Arc<Stats>,
+    on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    is_dead: AtomicBool,
+    turns: Mutex<Turns>,
+    turned: Condvar,
+}
+
+/// However a thread ends, nobody waits for it.
+struct Turn<'a>(&'a Syncer, u64);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.is_dead.store(true, Ordering::Release);
+        }
+        self.0.turns.lock().now = self.1 + 1;
+        self.0.turned.notify_all();
+    }
 }
 
 impl Syncer {
-    pub fn start(around: Around) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let (groups, waiting) = sync_channel(GROUPS_WAITING_MAX);
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let died = is_dead.clone();
-        let work = move || work(&waiting, &around, &died);
-        let thread = std::thread::Builder::new().name("store-sync".to_owned()).spawn(work)?;
-        Ok((Self { groups, is_dead }, thread))
-    }
-
-    /// Waits while too many groups wait.
-    pub fn sync(&self, inbox: &Inbox, group: Committed) {
-        inbox.handed_over();
-        if let Err(unsent) = self.groups.send(group) {
-            inbox.syncs_ended();
-            refuse(unsent.0);
-        }
+    pub fn new(
+        inbox: Arc<Inbox>,
+        sink: Arc<OnceLock<Arc<dyn CommitSink>>>,
+        stats: Arc<Stats>,
+        on_fatal: Arc<dyn Fn(&str) + Send + Sync>,
+    ) -> Self {
+        let (turns, turned) = (Mutex::default(), Condvar::new());
+        Self { inbox, sink, stats, on_fatal, is_dead: AtomicBool::new(false), turns, turned }
     }
 
     /// A sync failed: what is durable is not known any more.
     pub fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Acquire)
     }
-}
 
-/// However the thread ends, the writer neither waits for it nor goes on without it.
-struct End<'a>(&'a Inbox, &'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.1.store(true, Ordering::Release);
-        self.0.syncs_ended();
+    /// Nobody goes on.
+    pub fn give_up(&self) {
+        self.is_dead.store(true, Ordering::Release);
+        self.inbox.syncs_ended();
+        // Nobody is between looking and waiting.
+        drop(self.turns.lock());
+        self.turned.notify_all();
     }
-}
 
-fn work(waiting: &Receiver<Committed>, around: &Around, is_dead: &AtomicBool) {
-    let _end = End(&around.inbox, is_dead);
-    while let Ok(first) = waiting.recv() {
-        let mut groups = vec![first];
-        groups.extend(waiting.try_iter());
-        let synced = if is_dead.load(Ordering::Acquire) { Ok(()) } else { sync(&groups, around) };
-        if let Err(error) = synced {
-            // Never repeated: the kernel may have dropped the pages and would report success.
-            is_dead.store(true, Ordering::Release);
-            tracing::error!(%error, "a commit could not be synced; stopping, so that nothing is acknowledged that is not durable");
-            (around.on_fatal)(&error.to_string());
-        }
-        let is_durable = !is_dead.load(Ordering::Acquire);
+    /// The place of what was committed last, to be taken before anything else is committed.
+    pub fn take_turn(&self) -> u64 {
+        let mut turns = self.turns.lock();
+        turns.given += 1;
+        turns.given - 1
+    }
+
+    /// Syncs what was committed, and tells of it when it is its turn.
+    pub fn finish(&self, turn: u64, groups: Vec<Committed>) {
+        let turn = Turn(self, turn);
         let count = groups.len();
-        around.inbox.synced(count);
+        if !self.is_dead()
+            && let Err(error) = self.sync(&groups)
+        {
+            // Never repeated: the kernel may have dropped the pages and would report success.
+            self.is_dead.store(true, Ordering::Release);
+            tracing::error!(%error, "a commit could not be synced; stopping, so that nothing is acknowledged that is not durable");
+            (self.on_fatal)(&error.to_string());
+        }
+        self.inbox.synced(count);
+        self.wait_for(turn.1);
+        // Of an earlier group too: this one stands behind it in the log.
+        let is_durable = !self.is_dead();
         for group in groups {
-            if is_durable { announce(around, group) } else { refuse(group) }
+            if is_durable { self.announce(group) } else { refuse(group) }
         }
-        around.inbox.announced(count);
+        drop(turn);
+        self.inbox.announced(count);
     }
-}
 
-fn sync(groups: &[Committed], around: &Around) -> std::io::Result<()> {
-    let started = Instant::now();
-    let mut synced: Vec<&Arc<File>> = Vec::with_capacity(1);
-    for group in groups.iter().filter(|group| group.has_written()) {
-        if !synced.iter().any(|log| Arc::ptr_eq(log, &group.log)) {
-            group.log.sync_data()?;
-            synced.push(&group.log);
+    fn wait_for(&self, turn: u64) {
+        let mut turns = self.turns.lock();
+        while turns.now != turn && !self.is_dead() {
+            self.turned.wait(&mut turns);
         }
     }
-    around.stats.add_time(started);
-    Ok(())
-}
 
-/// Sink first, answers after it: who is answered finds the deliveries under way.
-fn announce(around: &Around, group: Committed) {
-    let Committed { accepts, results, attempts, .. } = group;
-    if let Some(sink) = around.sink.get() {
-        let fresh: Vec<Arc<NewMessage>> = accepts
-            .iter()
-            .zip(&results)
-            .filter(|(_, result)| matches!(result, Ok(Accepted::Fresh)))
-            .map(|(accept, _)| accept.new.clone())
-            .collect();
-        if !fresh.is_empty() {
-            sink.accepted(&fresh, &bellwire_core::ShardSet::ALL);
+    fn sync(&self, groups: &[Committed]) -> std::io::Result<()> {
+        let started = Instant::now();
+        let mut synced: Vec<&Arc<File>> = Vec::with_capacity(1);
+        for group in groups.iter().filter(|group| group.has_written()) {
+            if !synced.iter().any(|log| Arc::ptr_eq(log, &group.log)) {
+                group.log.sync_data()?;
+                synced.push(&group.log);
+            }
         }
-        if !attempts.is_empty() {
-            sink.recorded(&attempts);
-        }
+        self.stats.add_time(started);
+        Ok(())
     }
-    for (accept, result) in accepts.into_iter().zip(results) {
-        let Accept { new, payload, origin, reply } = accept;
-        // Before the answer, so that the caller may have the message to itself again.
-        drop((new, payload, origin));
-        let _ = reply.send(result);
+
+    /// Sink first, answers after it: who is answered finds the deliveries under way.
+    fn announce(&self, group: Committed) {
+        let Committed { accepts, results, attempts, .. } = group;
+        if let Some(sink) = self.sink.get() {
+            let fresh: Vec<Arc<NewMessage>> = accepts
+                .iter()
+                .zip(&results)
+                .filter(|(_, result)| matches!(result, Ok(Accepted::Fresh)))
+                .map(|(accept, _)| accept.new.clone())
+                .collect();
+            if !fresh.is_empty() {
+                sink.accepted(&fresh, &bellwire_core::ShardSet::ALL);
+            }
+            if !attempts.is_empty() {
+                sink.recorded(&attempts);
+            }
+        }
+        for (accept, result) in accepts.into_iter().zip(results) {
+            let Accept { new, payload, origin, reply } = accept;
+            // Before the answer, so that the caller may have the message to itself again.
+            drop((new, payload, origin));
+            let _ = reply.send(result);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::fault::{Outcome, io};
 use super::file::open_writer;
 use super::migrate::{self, migrate};
 use super::segment::companions;
+use super::writer::WRITERS;
 use crate::StoreError;
 
 /// One database file and its writing connection.
@@ -23,8 +24,9 @@ pub struct File {
     /// Log length at which the checkpointer is asked next.
     pub checkpoint_at: Cell<u32>,
     is_in_transaction: Cell<bool>,
-    /// The write-ahead log, to be synced. SQLite keeps its locks on other files: closing this one loses none of them.
-    pub log: Arc<std::fs::File>,
+    /// The write-ahead log, to be synced: opened once for each thread that writes, so that each learns of a failure, whoever's sync met
+    /// it. SQLite keeps its locks on other files: closing this one loses none of them.
+    pub logs: [Arc<std::fs::File>; WRITERS],
     is_synced_by_sqlite: bool,
 }
 
@@ -33,14 +35,15 @@ impl File {
         let (mut conn, log_pages) = open_writer(path, cache_bytes, options.pages_max)?;
         migrate(&mut conn, steps)?;
         let [_, log, _] = companions(path);
-        let log = std::fs::File::options().write(true).open(log).map_err(|error| io("opening a write-ahead log", &error))?;
+        let open = || std::fs::File::options().write(true).open(&log).map_err(|error| io("opening a write-ahead log", &error));
+        let logs = [Arc::new(open()?), Arc::new(open()?)];
         Ok(Self {
             conn,
             path: path.to_owned(),
             log_pages,
             checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
             is_in_transaction: Cell::new(false),
-            log: Arc::new(log),
+            logs,
             is_synced_by_sqlite: false,
         })
     }
@@ -67,7 +70,7 @@ impl File {
         let is_committed = self.commit_unsynced()?;
         if is_committed && !self.is_synced_by_sqlite {
             // Never taken for a full disk, after which all would go on: what is durable is not known any more.
-            self.log.sync_data().map_err(|error| StoreError::Io(format!("syncing a write-ahead log: {error}")))?;
+            self.logs[0].sync_data().map_err(|error| StoreError::Io(format!("syncing a write-ahead log: {error}")))?;
         }
         Ok(is_committed)
     }

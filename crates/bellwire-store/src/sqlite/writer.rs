@@ -1,33 +1,47 @@
-//! The one thread that writes: takes what waits and commits it as a group; `syncer.rs` makes it durable and tells who waits.
+//! The threads that write, in turns: one takes what waits and commits it as a group, then makes it durable and tells who waits
+//! (`syncer.rs`) while the next one writes. Only one has the files at a time.
 
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bellwire_core::{IdKind, limits};
+use parking_lot::Mutex;
 
 use super::fault::Outcome;
 use super::files::{Files, Health};
 use super::inbox::{Accept, Group, Inbox};
-use super::syncer::{Around, Committed, Syncer};
+use super::syncer::{Committed, Syncer};
 use super::{accept, record};
 use crate::{Accepted, AttemptRecord, CommitSink, DeliveryNext, Result, StoreError};
 
+/// While one syncs, the other writes. With more, groups become smaller, and each costs some pages.
+pub const WRITERS: usize = 2;
 /// An idle writer looks around this often.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes the probe for space writes: more than a commit of a small group needs.
 const PROBE_BYTES: usize = 128 * 1024;
 
 pub struct Writer {
-    files: Files,
+    desk: Mutex<Desk>,
     inbox: Arc<Inbox>,
-    /// Ends with its handle; then the thread has told of everything.
-    syncer: Option<(Syncer, JoinHandle<()>)>,
-    /// Completed attempts that wait for space.
-    kept: Vec<AttemptRecord>,
+    syncer: Arc<Syncer>,
 }
 
-/// Whoever waits is answered however the writer ends.
+/// What the thread has that writes.
+struct Desk {
+    files: Files,
+    inbox: Arc<Inbox>,
+    syncer: Arc<Syncer>,
+    /// Completed attempts that wait for space.
+    kept: Vec<AttemptRecord>,
+    /// Committed, and not yet synced.
+    committed: Vec<Committed>,
+    /// Which of the threads has it.
+    thread: usize,
+    is_over: bool,
+}
+
+/// Whoever waits is answered however the writers end.
 struct RefuseTheRest(Arc<Inbox>);
 
 impl Drop for RefuseTheRest {
@@ -36,45 +50,97 @@ impl Drop for RefuseTheRest {
     }
 }
 
+/// A thread that panics takes the others along.
+struct Together<'a>(&'a Syncer);
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.give_up();
+        }
+    }
+}
+
 impl Writer {
-    pub fn start(files: Files, inbox: Arc<Inbox>, sink: Arc<OnceLock<Arc<dyn CommitSink>>>) -> std::io::Result<Self> {
+    pub fn new(files: Files, inbox: Arc<Inbox>, sink: Arc<OnceLock<Arc<dyn CommitSink>>>) -> Self {
         let (stats, on_fatal) = (files.stats.clone(), files.options.on_fatal.clone());
-        let syncer = Syncer::start(Around { inbox: inbox.clone(), sink, stats, on_fatal })?;
-        Ok(Self { files, inbox, syncer: Some(syncer), kept: Vec::new() })
+        let syncer = Arc::new(Syncer::new(inbox.clone(), sink, stats, on_fatal));
+        let desk = Desk {
+            files,
+            inbox: inbox.clone(),
+            syncer: syncer.clone(),
+            kept: Vec::new(),
+            committed: Vec::new(),
+            thread: 0,
+            is_over: false,
+        };
+        Self { desk: Mutex::new(desk), inbox, syncer }
     }
 
     /// Until the inbox is closed and empty, or a commit fails.
-    pub fn run(mut self) {
+    pub fn run(self) {
         let _refuse_the_rest = RefuseTheRest(self.inbox.clone());
-        loop {
-            let group = self.inbox.next(PATIENCE);
-            let is_last = group.is_last;
-            self.write(group);
-            if self.files.health == Health::Full {
-                self.wait_for_space();
+        std::thread::scope(|scope| {
+            for thread in 1..WRITERS {
+                let writer = &self;
+                let work = move || writer.work(thread);
+                if let Err(error) = std::thread::Builder::new().name("store-write".to_owned()).spawn_scoped(scope, work) {
+                    tracing::warn!(%error, "no thread to write while another syncs: commits take turns with their syncs");
+                }
             }
-            if self.files.health == Health::Dead {
-                self.end_syncs();
-                return;
-            }
-            if is_last {
-                break;
-            }
+            self.work(0);
+        });
+        let Desk { mut files, .. } = self.desk.into_inner();
+        if self.syncer.is_dead() {
+            files.health = Health::Dead;
         }
-        self.end_syncs();
-        self.files.close();
+        if files.health != Health::Dead {
+            files.close();
+        }
     }
 
-    fn end_syncs(&mut self) {
-        if let Some((syncer, thread)) = self.syncer.take() {
-            drop(syncer);
-            let _ = thread.join();
+    fn work(&self, thread: usize) {
+        let _together = Together(&self.syncer);
+        loop {
+            let mut desk = self.desk.lock();
+            if desk.is_over {
+                return;
+            }
+            desk.thread = thread;
+            desk.serve();
+            let committed = std::mem::take(&mut desk.committed);
+            let turn = (!committed.is_empty()).then(|| self.syncer.take_turn());
+            drop(desk);
+            if let Some(turn) = turn {
+                self.syncer.finish(turn, committed);
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Writes the next group.
+    fn serve(&mut self) {
+        let group = self.inbox.next(PATIENCE);
+        let is_last = group.is_last;
+        self.write(group);
+        if self.files.health == Health::Full {
+            self.wait_for_space();
+        }
+        self.is_over = is_last || self.files.health == Health::Dead;
+    }
+
+    /// Syncs and tells of what was committed so far, at once.
+    fn finish(&mut self) {
+        let committed = std::mem::take(&mut self.committed);
+        if !committed.is_empty() {
+            self.syncer.finish(self.syncer.take_turn(), committed);
         }
     }
 
     /// A sync of what was committed before failed.
     fn notice_death(&mut self) {
-        if self.syncer.as_ref().is_none_or(|(syncer, _)| syncer.is_dead()) {
+        if self.syncer.is_dead() {
             self.files.health = Health::Dead;
         }
     }
@@ -94,6 +160,7 @@ impl Writer {
         }
         if !jobs.is_empty() {
             // What they change or look at was told of before, as it was written before.
+            self.finish();
             self.inbox.wait_until_told();
             self.notice_death();
         }
@@ -138,10 +205,9 @@ impl Writer {
                         record.next = DeliveryNext::Delivered;
                     }
                 }
-                let committed = Committed { accepts, results, attempts, log: self.files.segments[at].file.log.clone() };
-                if let Some((syncer, _)) = &self.syncer {
-                    syncer.sync(&self.inbox, committed);
-                }
+                let log = self.files.segments[at].file.logs[self.thread].clone();
+                self.inbox.committed();
+                self.committed.push(Committed { accepts, results, attempts, log });
             }
             Err(fault) => {
                 self.files.roll_back(&fault);
@@ -199,6 +265,7 @@ impl Writer {
     /// The disk is full: refuses writes, keeps completed attempts, and tries until there is space.
     fn wait_for_space(&mut self) {
         tracing::error!("the disk is full: writes are refused until there is space");
+        self.finish();
         self.inbox.set_full(true);
         let pause = Duration::from_millis(limits::FULL_PROBE_MS);
         let mut probe_at = Instant::now() + pause;
@@ -206,6 +273,7 @@ impl Writer {
             let group = self.inbox.next(probe_at.saturating_duration_since(Instant::now()));
             let is_last = group.is_last;
             self.write(group);
+            self.finish();
             if is_last {
                 tracing::error!(
                     attempts = self.kept.len(),
@@ -217,6 +285,7 @@ impl Writer {
             }
             if Instant::now() >= probe_at {
                 self.probe();
+                self.finish();
                 probe_at = Instant::now() + pause;
             }
         }

@@ -58,7 +58,7 @@ fn run(
     let (inbox, told) = (Arc::new(Inbox::new()), Arc::new(Told::default()));
     let sink: Arc<OnceLock<Arc<dyn CommitSink>>> = Arc::new(OnceLock::new());
     assert!(sink.set(told.clone()).is_ok());
-    let writer = Writer::start(files, inbox.clone(), sink).unwrap();
+    let writer = Writer::new(files, inbox.clone(), sink);
     (inbox, told, reasons, std::thread::spawn(move || writer.run()))
 }
 
@@ -87,7 +87,7 @@ async fn a_failed_sync_stops_the_writer_and_acknowledges_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (inbox, told, reasons, thread) = run(dir.path(), |files| {
         // A commit goes through, and its sync fails.
-        files.segments[0].file.log = Arc::new(std::fs::File::open("/dev/null").unwrap());
+        files.segments[0].file.logs = [0; WRITERS].map(|_| Arc::new(std::fs::File::open("/dev/null").unwrap()));
     });
     let answers = tokio::join!(inbox.accept(message(1)), inbox.accept(message(2)));
     for answer in [answers.0, answers.1, inbox.accept(message(3)).await] {
