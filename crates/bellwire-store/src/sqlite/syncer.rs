@@ -164,3 +164,90 @@ fn refuse(group: Committed) {
         let _ = accept.reply.send(Err(StoreError::Closed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bellwire_core::{AppId, EndpointId, MessageId, ShardSet};
+
+    use super::*;
+    use crate::{DeliveryNext, DueDelivery};
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<i64>>);
+
+    impl CommitSink for Told {
+        fn accepted(&self, _: &[Arc<NewMessage>], _: &ShardSet) {}
+        fn requeued(&self, _: &[DueDelivery]) {}
+        fn fenced(&self, _: &[AttemptRecord]) {}
+        fn recorded(&self, records: &[AttemptRecord]) {
+            use bellwire_core::IdKind;
+            self.0.lock().extend(records.iter().map(|record| record.message.key()));
+        }
+    }
+
+    fn group(number: i64, log: File) -> Vec<Committed> {
+        use bellwire_core::IdKind;
+        let record = AttemptRecord {
+            message: MessageId::from_key_and_tail(number, [0; 12]),
+            endpoint: EndpointId::from_bytes([0; 20]),
+            app: AppId::from_bytes([0; 20]),
+            attempt: None,
+            next: DeliveryNext::Delivered,
+            is_first_try: true,
+            epoch: 0,
+        };
+        vec![Committed { accepts: vec![], results: vec![], attempts: vec![record], log: Arc::new(log) }]
+    }
+
+    fn syncer() -> (Arc<Syncer>, Arc<Told>) {
+        let (told, sink) = (Arc::new(Told::default()), OnceLock::new());
+        assert!(sink.set(told.clone() as Arc<dyn CommitSink>).is_ok());
+        let syncer = Syncer::new(Arc::new(Inbox::new()), Arc::new(sink), Arc::default(), Arc::new(|_: &str| {}));
+        (Arc::new(syncer), told)
+    }
+
+    /// A group committed later, whose sync ends earlier.
+    fn later_first(earlier: File) -> (Arc<Syncer>, Vec<i64>) {
+        let (syncer, told) = syncer();
+        let turns = [syncer.take_turn(), syncer.take_turn()];
+        let later = {
+            let syncer = syncer.clone();
+            std::thread::spawn(move || syncer.finish(turns[1], group(2, tempfile::tempfile().unwrap())))
+        };
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(told.0.lock().is_empty(), "told before what was committed earlier");
+        syncer.finish(turns[0], group(1, earlier));
+        later.join().unwrap();
+        let told = told.0.lock().clone();
+        (syncer, told)
+    }
+
+    #[test]
+    fn groups_are_told_of_in_the_order_of_their_commits() {
+        assert_eq!(later_first(tempfile::tempfile().unwrap()).1, [1, 2]);
+    }
+
+    /// The log ends before the group whose sync failed: the later one would be gone with it.
+    #[test]
+    fn nothing_behind_a_failed_sync_is_told_of() {
+        let (syncer, told) = later_first(File::open("/dev/null").unwrap());
+        assert!(told.is_empty(), "{told:?}");
+        assert!(syncer.is_dead());
+    }
+
+    #[test]
+    fn a_thread_that_panics_leaves_nobody_waiting() {
+        let (syncer, told) = syncer();
+        let turns = [syncer.take_turn(), syncer.take_turn()];
+        let other = syncer.clone();
+        let ended = std::thread::spawn(move || {
+            let _turn = Turn(&other, turns[0]);
+            panic!("on purpose");
+        });
+        assert!(ended.join().is_err());
+        syncer.finish(turns[1], group(2, tempfile::tempfile().unwrap()));
+        assert!(told.0.lock().is_empty() && syncer.is_dead());
+    }
+}
