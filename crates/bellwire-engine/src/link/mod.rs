@@ -1,10 +1,10 @@
-//! Links between nodes of one database: a message is accepted *by the node that delivers most of it*, over a connection that stays open.
-//! Its batches grow, the most is not to be fetched, and does not wait for the next look at the table.
+//! Links between nodes of one database: a message is accepted *by the node that delivers most of it*, over a connection that stays open. Its
+//! batches grow, most deliveries need not be fetched, and do not wait for the next look at the table.
 //!
-//! Of a message that several nodes deliver, the one that accepts it tells the others, except for who passed it on, who has it: they fetch their deliveries from the database, since
-//! only there it is certain whose they are, but not the message. A node is also nudged by its peers when the database has something else for it
-//! (an application that was changed), so that it need not look all the time. And a node whose deliveries are behind says for which applications,
-//! so that their messages wait where they come in.
+//! Of a message that several nodes deliver, the one that accepts it tells the others, except whoever passed it on and has it: they fetch
+//! their deliveries from the database, since only there it is certain whose they are, but not the message. A node is also nudged by its peers
+//! when the database has something else for it (an application that was changed), so that it need not look all the time. And a node whose
+//! deliveries are behind says for which applications, so that their messages wait where they come in.
 //!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
@@ -291,8 +291,8 @@ impl Links {
         links.find(|(epoch, _)| is_owner(*epoch)).map(|(_, behind)| behind)
     }
 
-    /// The node that delivers most of this message, if it is another and can be reached; of several, the one whose endpoint comes first, so that it
-    /// is the same from wherever its application's messages come, and their batches are as large as one node's.
+    /// The node that delivers most of this message, if it is another and can be reached; of several, the one whose endpoint comes first:
+    /// wherever messages of an application come in, the same node accepts them, in batches as large as if it were alone.
     fn way_of(&self, new: &NewMessage) -> Option<Way> {
         self.key.as_ref()?;
         let peers = self.peers.read();
@@ -318,7 +318,9 @@ impl Links {
         }
         // What is committed there is fetched here: of the message this node need not be told.
         let forwarded = link.forward(new, || self.heard.lock().put(Instant::now(), new.clone())).await;
-        self.told.notify_one();
+        if forwarded != Forwarded::NotSent {
+            self.told.notify_one();
+        }
         forwarded
     }
 
