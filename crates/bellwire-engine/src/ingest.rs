@@ -110,7 +110,7 @@ impl Engine {
         Ok(accepted)
     }
 
-    /// What another node asks this one to accept, since the deliveries are this one's.
+    /// What another node asks this one to accept, since most of the deliveries are this one's.
     pub(crate) async fn accept_forwarded(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
         self.accept_here(new).await
     }

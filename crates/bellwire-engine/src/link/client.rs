@@ -173,7 +173,8 @@ impl Link {
         }
     }
 
-    pub async fn forward(&self, new: &NewMessage) -> Forwarded {
+    /// `sending`: called just before the peer can see it.
+    pub async fn forward(&self, new: &NewMessage, sending: impl FnOnce()) -> Forwarded {
         if wire::bytes_of(new) > ITEM_BYTES_MAX {
             return Forwarded::NotSent;
         }
@@ -183,6 +184,7 @@ impl Link {
             return Forwarded::NotSent;
         }
         let (reply, answer) = oneshot::channel();
+        sending();
         // There are as many places as there is room.
         if self.asks.try_send(Asked { item, reply }).is_err() {
             return Forwarded::NotSent;

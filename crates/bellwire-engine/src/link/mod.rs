@@ -1,10 +1,10 @@
-//! Links between nodes of one database: a message whose deliveries are all another node's is accepted *by that node*, over a
-//! connection that stays open. Its batches grow, nothing has to be fetched, and nothing waits for the next look at the table.
+//! Links between nodes of one database: a message is accepted *by the node that delivers most of it*, over a connection that stays open. Its
+//! batches grow, most deliveries need not be fetched, and do not wait for the next look at the table.
 //!
-//! Of a message that several nodes deliver, the one that accepts it tells the others: they fetch their deliveries from the database, since
-//! only there it is certain whose they are, but not the message. A node is also nudged by its peers when the database has something else for it
-//! (an application that was changed), so that it need not look all the time. And a node whose deliveries are behind says for which applications,
-//! so that their messages wait where they come in.
+//! Of a message that several nodes deliver, the one that accepts it tells the others, except whoever passed it on and has it: they fetch
+//! their deliveries from the database, since only there it is certain whose they are, but not the message. A node is also nudged by its peers
+//! when the database has something else for it (an application that was changed), so that it need not look all the time. And a node whose
+//! deliveries are behind says for which applications, so that their messages wait where they come in.
 //!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_core::{EndpointId, SHARDS, Shard, ShardSet};
+use bellwire_core::{EndpointId, MessageId, SHARDS, Shard, ShardSet};
 use bellwire_store::{Cluster, NewMessage};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
@@ -97,6 +97,27 @@ pub struct Links {
     heard: Mutex<Heard>,
     /// Peers have told of messages: their deliveries are to be fetched.
     pub told: Notify,
+    /// Messages that peers have asked this node to accept, and who: they have them already and need not be told.
+    asked_by: Mutex<HashMap<MessageId, i64>>,
+}
+
+/// Whom a message is sent to.
+struct Way {
+    link: Arc<Link>,
+    /// Some of its deliveries are this node's: they will be fetched.
+    has_own: bool,
+}
+
+/// A message that a peer has asked this node to accept, until it is.
+pub struct Asked<'a> {
+    links: &'a Links,
+    message: MessageId,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.links.asked_by.lock().remove(&self.message);
+    }
 }
 
 /// A connection to this node, for as long as it is open.
@@ -135,6 +156,7 @@ impl Links {
             nudged: Notify::new(),
             heard: Mutex::default(),
             told: Notify::new(),
+            asked_by: Mutex::default(),
         };
         let Some(config) = config else { return Ok((links(None, String::new()), None)) };
         let listener = TcpListener::bind(config.listen).await?;
@@ -208,6 +230,12 @@ impl Links {
         Incoming { links: self, from }
     }
 
+    /// A peer has asked this node to accept this message: it is not told of it, as long as the guard is kept.
+    pub fn asked(&self, message: MessageId, by: i64) -> Asked<'_> {
+        self.asked_by.lock().insert(message, by);
+        Asked { links: self, message }
+    }
+
     /// Tells the owners of other shards than `local` of messages accepted, whose deliveries were handed over to them.
     pub fn tell_owners(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
         if self.key.is_none() {
@@ -223,7 +251,11 @@ impl Links {
                     None => owned.push((owner, vec![*endpoint])),
                 }
             }
-            for (owner, endpoints) in owned.drain(..) {
+            if owned.is_empty() {
+                continue;
+            }
+            let asked_by = self.asked_by.lock().get(&new.message.id).copied();
+            for (owner, endpoints) in owned.drain(..).filter(|(owner, _)| Some(*owner) != asked_by) {
                 peers.links.get(&owner).inspect(|link| link.tell(new, endpoints));
             }
         }
@@ -259,24 +291,37 @@ impl Links {
         links.find(|(epoch, _)| is_owner(*epoch)).map(|(_, behind)| behind)
     }
 
-    /// The link to the one node that all deliveries of this message belong to, if it is another and can be reached.
-    fn link_for(&self, new: &NewMessage) -> Option<Arc<Link>> {
+    /// The node that delivers most of this message, if it is another and can be reached; of several, the one whose endpoint comes first:
+    /// wherever messages of an application come in, the same node accepts them, in batches as large as if it were alone.
+    fn way_of(&self, new: &NewMessage) -> Option<Way> {
         self.key.as_ref()?;
-        let first = new.endpoints.first()?;
         let peers = self.peers.read();
-        let owner = peers.owners[Shard::of(*first).index()];
-        if owner == 0 || new.endpoints.iter().any(|endpoint| peers.owners[Shard::of(*endpoint).index()] != owner) {
-            return None;
+        let mut counts: Vec<(i64, usize)> = Vec::new();
+        for endpoint in &new.endpoints {
+            let owner = peers.owners[Shard::of(*endpoint).index()];
+            match counts.iter_mut().find(|(known, _)| *known == owner) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((owner, 1)),
+            }
         }
-        peers.links.get(&owner).filter(|link| link.is_up()).cloned()
+        // The first one of the largest.
+        let (owner, _) = counts.iter().copied().reduce(|most, other| if other.1 > most.1 { other } else { most })?;
+        let link = peers.links.get(&owner).filter(|link| link.is_up()).cloned()?;
+        Some(Way { link, has_own: counts.iter().any(|(owner, _)| *owner == 0) })
     }
 
-    /// Has the owner of all deliveries accept the message.
-    pub async fn forward(&self, new: &NewMessage) -> Forwarded {
-        match self.link_for(new) {
-            Some(link) => link.forward(new).await,
-            None => Forwarded::NotSent,
+    /// Has the owner of most of the deliveries accept the message.
+    pub async fn forward(&self, new: &Arc<NewMessage>) -> Forwarded {
+        let Some(Way { link, has_own }) = self.way_of(new) else { return Forwarded::NotSent };
+        if !has_own {
+            return link.forward(new, || ()).await;
         }
+        // What is committed there is fetched here: of the message this node need not be told.
+        let forwarded = link.forward(new, || self.heard.lock().put(Instant::now(), new.clone())).await;
+        if forwarded != Forwarded::NotSent {
+            self.told.notify_one();
+        }
+        forwarded
     }
 
     /// Peers with whom there is a link now.

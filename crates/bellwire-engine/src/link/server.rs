@@ -73,7 +73,7 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
     let stop = engine.stop.notified();
     if !engine.is_stopping() {
         tokio::select! {
-            ended = take(engine, receiver, answers, &open) => return ended,
+            ended = take(engine, hello.from, receiver, answers, &open) => return ended,
             ended = &mut telling => return ended,
             () = stop => {}
         }
@@ -85,6 +85,7 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
 /// Reads messages and has each accepted.
 async fn take(
     engine: &Arc<Engine>,
+    from: i64,
     mut receiver: Receiver,
     answers: mpsc::Sender<(u64, Answer)>,
     open: &AtomicUsize,
@@ -113,7 +114,7 @@ async fn take(
             let (engine, answers) = (engine.clone(), answers.clone());
             tokio::spawn(async move {
                 let _place = place;
-                let answer = accept_here(&engine, new).await;
+                let answer = accept_here(&engine, new, from).await;
                 // The link may have ended: the other side then looks by itself.
                 let _ = answers.send((number, answer)).await;
             });
@@ -122,10 +123,11 @@ async fn take(
 }
 
 /// `None`: not accepted, or not known to be. The other node tries by itself and learns why.
-async fn accept_here(engine: &Engine, new: NewMessage) -> Answer {
+async fn accept_here(engine: &Engine, new: NewMessage, from: i64) -> Answer {
     if engine.is_stopping() || !engine.shards.is_sure() {
         return None;
     }
+    let _asked = engine.links.asked(new.message.id, from);
     engine.accept_forwarded(Arc::new(new)).await.ok()
 }
 

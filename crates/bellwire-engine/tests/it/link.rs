@@ -125,6 +125,79 @@ async fn of_a_message_that_both_deliver_the_other_node_fetches_its_deliveries_al
     assert!((10..=36).contains(&told), "the messages of {told} deliveries came along");
 }
 
+/// Of each, every message once.
+fn all_once(receiver: &Receiver, paths: &[&str], published: &[MessageId]) {
+    for path in paths {
+        let counts = by_message(receiver, path);
+        let is_once = |id: &MessageId| counts.get(&id.to_string()) == Some(&1);
+        assert!(published.iter().all(is_once) && counts.len() == published.len(), "{path}: {counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fan_out_is_accepted_by_the_node_that_delivers_most_of_it_unless_that_is_away() {
+    let (a, b, line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, of_a) = endpoint_of(&a, &application, &receiver, "/a").await;
+    let (_, of_b) = endpoint_of(&b, &application, &receiver, "/b").await;
+    let (_, too) = endpoint_of(&b, &application, &receiver, "/too").await;
+    let metrics =
+        async || (metric(&a, FORWARDED).await, metric(&b, FORWARDED).await, metric(&a, FETCHED).await, metric(&b, FETCHED).await);
+    let before = (metrics().await, metric(&a, TOLD).await);
+    let mut published = vec![];
+    for n in 0..60u8 {
+        match n {
+            20 => line.cut(),
+            40 => {
+                line.mend();
+                linked(&a).await;
+            }
+            _ => {}
+        }
+        // What comes to the node that delivers most stays there.
+        let at = if n < 50 { &a } else { &b };
+        published
+            .push(publish(at, &application, at.message(&application, "a.b", PAYLOAD), (n % 2 == 0).then(|| key(n, at))).await);
+    }
+    for path in [&of_a, &of_b, &too] {
+        receiver.wait_for(path, published.len()).await;
+    }
+    idle(&[&a, &b]).await;
+    all_once(&receiver, &[&of_a, &of_b, &too], &published);
+    let after = metrics().await;
+    let (forwarded, fetched) = (after.0 - before.0.0, after.2 - before.0.2);
+    assert!((29..=30).contains(&forwarded), "{forwarded} passed on, with the link up");
+    assert_eq!(after.1, before.0.1, "nothing goes back");
+    assert_eq!(fetched, forwarded + 10, "the first node's deliveries of what the second accepted");
+    assert_eq!(after.3 - before.0.3, 2 * (50 - forwarded), "the second's of what the first accepted meanwhile");
+    assert_eq!(metric(&a, TOLD).await - before.1, fetched, "who passed a message on, or was told of it, need not read it back");
+}
+
+#[tokio::test]
+async fn a_fan_out_that_two_nodes_share_evenly_is_accepted_by_one_of_them_wherever_it_comes() {
+    let (a, b, _line) = pair_on_a_line().await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, of_b) = endpoint_of(&b, &application, &receiver, "/b").await;
+    let (_, of_a) = endpoint_of(&a, &application, &receiver, "/a").await;
+    linked(&b).await;
+    let before = (metric(&a, FORWARDED).await, metric(&b, FORWARDED).await, metric(&b, FETCHED).await);
+    let mut published = vec![];
+    for n in 0..20 {
+        let at = if n % 2 == 0 { &a } else { &b };
+        published.push(publish(at, &application, at.message(&application, "a.b", PAYLOAD), None).await);
+    }
+    for path in [&of_a, &of_b] {
+        receiver.wait_for(path, published.len()).await;
+    }
+    idle(&[&a, &b]).await;
+    all_once(&receiver, &[&of_a, &of_b], &published);
+    assert_eq!(metric(&a, FORWARDED).await - before.0, 10);
+    assert_eq!(metric(&b, FORWARDED).await, before.1);
+    assert_eq!(metric(&b, FETCHED).await, before.2, "all of the second node's went straight into its queue");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_another_node_is_behind_with_waits_where_it_comes_in() {
     /// Above what may wait.
@@ -132,6 +205,8 @@ async fn what_another_node_is_behind_with_waits_where_it_comes_in() {
     let (a, b, _line) = pair_on_a_line().await;
     let receiver = Receiver::start().await.unwrap();
     let (busy, quiet) = (a.application("busy").await, a.application("quiet").await);
+    // One of the first node's before it, so that messages are accepted there.
+    endpoint_of(&a, &busy, &receiver, "/a").await;
     let mut paced = None;
     while paced.is_none() {
         let endpoint = b.endpoint(&busy, receiver.url("/paced"), |endpoint| endpoint.throttle_rate = Some(1)).await;
@@ -142,10 +217,8 @@ async fn what_another_node_is_behind_with_waits_where_it_comes_in() {
             b.engine.endpoint_changed(busy.id, endpoint.id);
         }
     }
-    // One of the first node's too, so that messages are accepted there.
-    endpoint_of(&a, &busy, &receiver, "/a").await;
-    endpoint_of(&b, &quiet, &receiver, "/b").await;
-    endpoint_of(&a, &quiet, &receiver, "/c").await;
+    endpoint_of(&a, &quiet, &receiver, "/b").await;
+    endpoint_of(&b, &quiet, &receiver, "/c").await;
     let send = |application: &Application| {
         let (engine, id) = (a.engine.clone(), application.id);
         let message = a.message(application, "a.b", PAYLOAD);
@@ -191,6 +264,8 @@ async fn a_message_whose_answer_is_lost_is_not_made_twice() {
     let receiver = Receiver::start().await.unwrap();
     let application = a.application("acme").await;
     let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    // Also where some of it is the first node's.
+    let (_, own) = endpoint_of(&a, &application, &receiver, "/own").await;
     // The other node has seen the application.
     a.publish(&application, "a.b", PAYLOAD).await;
     receiver.wait_for(&path, 1).await;
@@ -223,10 +298,13 @@ async fn a_message_whose_answer_is_lost_is_not_made_twice() {
     linked(&a).await;
     published.push(a.publish(&application, "a.b", PAYLOAD).await);
     receiver.wait_for(&path, 1 + published.len()).await;
+    receiver.wait_for(&own, 1 + published.len()).await;
     idle(&[&a, &b]).await;
-    let counts = by_message(&receiver, &path);
-    assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)), "{counts:?}");
-    assert_eq!(counts.len(), 1 + published.len());
+    for path in [&path, &own] {
+        let counts = by_message(&receiver, path);
+        assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)), "{counts:?}");
+        assert_eq!(counts.len(), 1 + published.len());
+    }
 }
 
 #[tokio::test]

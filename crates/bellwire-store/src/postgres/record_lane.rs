@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellwire_core::{IdKind, limits};
+use bellwire_core::{IdKind, SHARDS, limits};
 
 use super::connection::Conn;
 use super::partition;
@@ -18,6 +18,9 @@ const TRIES_MAX: usize = 4;
 const DELAY_OF_WRITE: u32 = 2;
 const DELAY_MIN: Duration = Duration::from_millis(limits::COMPLETION_DELAY_MS_MAX);
 const DELAY_MAX: Duration = Duration::from_millis(32);
+/// … and this many times longer at most where several nodes share the work: each of them gathers a part of it, and the database pays for
+/// every batch of all of them.
+const SHARES_MAX: usize = 2;
 /// Before a batch is tried again that failed for what is in it, or for want of space.
 const LATER: Duration = Duration::from_millis(limits::FULL_PROBE_MS);
 
@@ -32,6 +35,14 @@ pub struct RecordLane {
 enum Unwritten {
     Reconnect(Vec<AttemptRecord>, StoreError),
     Later(Vec<AttemptRecord>, StoreError),
+}
+
+/// How long attempts wait after a write that took so long, on a node with so many of the shards.
+fn delay_after(write: Duration, shards: usize) -> Duration {
+    // Rounded: of two nodes, one may have a few shards more.
+    let nodes = (SHARDS + shards / 2).checked_div(shards).unwrap_or(1);
+    let shares = u32::try_from(nodes.clamp(1, SHARES_MAX)).unwrap_or(1);
+    (write * DELAY_OF_WRITE * shares).clamp(DELAY_MIN, DELAY_MAX * shares)
 }
 
 impl RecordLane {
@@ -57,7 +68,7 @@ impl RecordLane {
             });
             let began = Instant::now();
             match self.write(open, batch).await {
-                Ok(()) => delay = (began.elapsed() * DELAY_OF_WRITE).clamp(DELAY_MIN, DELAY_MAX),
+                Ok(()) => delay = delay_after(began.elapsed(), self.shared.local.hold().shards().len()),
                 Err(Unwritten::Reconnect(rest, error)) => {
                     tracing::warn!(%error, attempts = rest.len(), "attempts are kept until the database is there");
                     if let Some(conn) = conn.take() {
@@ -172,5 +183,24 @@ impl RecordLane {
         if let Some(sink) = self.shared.sink.get() {
             sink.fenced(records);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_wait_twice_as_long_where_others_have_half_of_the_work() {
+        let ms = Duration::from_millis;
+        for shards in [SHARDS, 2 * SHARDS / 3 + 1, 0] {
+            assert_eq!(delay_after(ms(10), shards), ms(20), "{shards}");
+            assert_eq!(delay_after(ms(100), shards), DELAY_MAX, "{shards}");
+        }
+        for shards in [SHARDS / 2 + 1, SHARDS / 2, SHARDS / 2 - 1, 3, 1] {
+            assert_eq!(delay_after(ms(10), shards), ms(40), "{shards}");
+            assert_eq!(delay_after(ms(100), shards), DELAY_MAX * 2, "{shards}");
+        }
+        assert_eq!(delay_after(Duration::ZERO, 1), DELAY_MIN, "where writes are quick nobody waits for others");
     }
 }
