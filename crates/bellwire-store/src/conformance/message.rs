@@ -203,10 +203,10 @@ pub async fn what_is_accepted_together_is_read_and_deleted_apart(w: World) {
     let source = w.id();
     let message = |n: usize| {
         let text = format!("{{\"number\":{n},\"note\":\"{}\"}}", "as every other ".repeat(n * 23 % 700));
-        let origin = (n % 3 == 0).then(|| Box::new(super::source::origin(&source)));
-        let event_id = (n % 20 == 0).then(|| "the same".to_owned());
-        let payload = (n % 7 != 0).then(|| Bytes::from(text)).or_else(|| (n % 2 == 0).then(Bytes::new));
-        let payload_expires_at = w.now().plus(if n % 5 == 0 { DAY } else { 90 * DAY });
+        let origin = n.is_multiple_of(3).then(|| Box::new(super::source::origin(&source)));
+        let event_id = n.is_multiple_of(20).then(|| "the same".to_owned());
+        let payload = (!n.is_multiple_of(7)).then(|| Bytes::from(text)).or_else(|| n.is_multiple_of(2).then(Bytes::new));
+        let payload_expires_at = w.now().plus(if n.is_multiple_of(5) { DAY } else { 90 * DAY });
         Message { payload, origin, event_id, payload_expires_at, ..w.message(apps[n % 4 / 3]) }
     };
     let asking: Vec<_> = (0..200)
