@@ -188,6 +188,8 @@ pub const ID_TAILS_KEPT: usize = 65_536;
 pub const URLS_KEPT: usize = 16_384;
 /// Rows one retention step deletes or empties, and pages it gives back to the file system: some tens of milliseconds.
 pub const RETAIN_ROWS_MAX: usize = 1_000;
+/// Packs one retention step writes again, for payloads that go earlier than their message.
+pub const RETAIN_PACKS_MAX: usize = 128;
 pub const RETAIN_PAGES_MAX: u32 = 1_000;
 /// How long a received event is remembered so that a repeat is recognised: providers repeat for up to three days, rarely longer; and
 /// at most as long as anybody repeats by hand.

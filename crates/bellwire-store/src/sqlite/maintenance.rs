@@ -1,5 +1,6 @@
 //! [`MaintenanceStore`]: retention, sizes, health, closing.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -96,25 +97,54 @@ fn expire_payloads(files: &Files, now: Timestamp, report: &mut RetentionReport) 
             continue;
         }
         let conn = segment.file.tx()?;
-        let expired = shredding(conn, || {
-            const DUE: &str = "FROM message WHERE payload_dies_at <= ?1 ORDER BY payload_dies_at, id LIMIT ?2";
-            let some = [now.as_millis(), i64::try_from(left).unwrap_or(i64::MAX)];
-            let mut due = conn.prepare_cached(&format!("SELECT {} {DUE}", pack::Range::COLUMNS))?;
-            let packed = due.query_map(some, |row| pack::Range::read(row, 0))?.filter_map(rusqlite::Result::transpose);
-            pack::shred(conn, packed.collect::<rusqlite::Result<_>>()?)?;
-            let sql = format!(
-                "UPDATE message SET payload = NULL, payload_bytes = NULL, payload_dies_at = NULL WHERE id IN (SELECT id {DUE})"
-            );
-            Ok(conn.prepare_cached(&sql)?.execute(some)?)
+        let Due { messages, packed, is_cut } = due_payloads(conn, now, left)?;
+        shredding(conn, || {
+            pack::shred(conn, packed)?;
+            let sql = "UPDATE message SET payload = NULL, payload_bytes = NULL, payload_dies_at = NULL WHERE id = ?1";
+            let mut expire = conn.prepare_cached(sql)?;
+            messages.iter().try_for_each(|id| Ok(expire.execute([id]).map(drop)?))
         })?;
+        let expired = messages.len();
         report.payloads_expired += expired as u64;
         left -= expired.min(left);
-        if left == 0 {
+        if left == 0 || is_cut {
             report.more = true;
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Messages whose payload is to go, in the order of its end.
+struct Due {
+    messages: Vec<i64>,
+    packed: Vec<pack::Range>,
+    /// There are more, but this is work enough for one step.
+    is_cut: bool,
+}
+
+fn due_payloads(conn: &Connection, now: Timestamp, rows: usize) -> Outcome<Due> {
+    let sql = format!(
+        "SELECT id, {} FROM message WHERE payload_dies_at <= ?1 ORDER BY payload_dies_at, id LIMIT ?2",
+        pack::Range::COLUMNS
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut found = statement.query([now.as_millis(), i64::try_from(rows).unwrap_or(i64::MAX)])?;
+    let mut due = Due { messages: Vec::new(), packed: Vec::new(), is_cut: false };
+    let mut packs = HashSet::new();
+    while let Some(row) = found.next()? {
+        let packed = pack::Range::read(row, 1)?;
+        if let Some(range) = packed {
+            packs.insert(range.pack);
+            if packs.len() > limits::RETAIN_PACKS_MAX {
+                due.is_cut = true;
+                break;
+            }
+        }
+        due.messages.push(row.get(0)?);
+        due.packed.extend(packed);
+    }
+    Ok(due)
 }
 
 /// Forgets what has expired in the control file, a bounded number.
@@ -304,5 +334,36 @@ impl MaintenanceStore for SqliteStore {
         self.inbox.wait_until_done().await;
         self.shut();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::migrate;
+
+    /// Without it, one step of retention writes a thousand packs again, and everybody's commits wait for it.
+    #[test]
+    fn one_step_of_retention_touches_so_many_packs_and_no_more() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate::migrate(&mut conn, migrate::SEGMENT).unwrap();
+        let packs = i64::try_from(limits::RETAIN_PACKS_MAX).unwrap();
+        let add = |id: i64, pack: Option<i64>, dies_at: i64| {
+            let sql = "INSERT INTO message (id, tail, app, event_type, encoding, checksum, payload_expires_at, payload_dies_at, pack, \
+                       pack_at, payload_bytes) VALUES (?1, x'', 1, 'a', 0, 0, ?2, ?2, ?3, 0, ?4)";
+            conn.execute(sql, rusqlite::params![id, dies_at, pack, pack.map(|_| 1)]).unwrap();
+        };
+        // Two messages a pack, and one that carries its payload itself; the last pack is one too many.
+        for pack in 0..=packs {
+            (0..2).for_each(|n| add(10 * pack + n, Some(pack), 10 * pack));
+            add(10 * pack + 2, None, 10 * pack);
+        }
+        add(99_999, None, i64::MAX);
+        let due = due_payloads(&conn, Timestamp(i64::MAX - 1), 10_000).unwrap();
+        assert_eq!((due.messages.len(), due.packed.len(), due.is_cut), (3 * packs as usize, 2 * packs as usize, true));
+        let due = due_payloads(&conn, Timestamp(10 * (packs - 1)), 10_000).unwrap();
+        assert_eq!((due.messages.len(), due.is_cut), (3 * packs as usize, false));
+        let due = due_payloads(&conn, Timestamp(i64::MAX - 1), 7).unwrap();
+        assert_eq!((due.messages, due.packed.len(), due.is_cut), (vec![0, 1, 2, 10, 11, 12, 20], 5, false));
     }
 }

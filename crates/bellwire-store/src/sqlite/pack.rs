@@ -143,7 +143,7 @@ fn unpacked(stored: &[u8]) -> Result<Vec<u8>, StoreError> {
     lz4_flex::block::decompress(packed, size).map_err(|error| corrupt(&error))
 }
 
-/// Makes `unpacked(pack, at, bytes)` known to a connection: NULL if any of them is.
+/// Makes `unpacked(pack, at, bytes)` known to a connection: NULL without a place.
 pub fn teach(conn: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     conn.create_scalar_function("unpacked", 3, flags, |context| {
@@ -167,7 +167,7 @@ fn part(context: &Context<'_>) -> Result<Option<Vec<u8>>, StoreError> {
 /// The payload of a message inside a pack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Range {
-    pack: i64,
+    pub pack: i64,
     at: u32,
     bytes: u32,
 }
