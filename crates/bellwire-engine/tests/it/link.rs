@@ -80,8 +80,7 @@ async fn what_another_node_delivers_is_accepted_by_it_and_nothing_has_to_be_fetc
     assert_eq!(again, published[4], "the same key makes the same message, over the link as without it");
     receiver.wait_for(&path, published.len()).await;
     idle(&[&a, &b]).await;
-    let counts = by_message(&receiver, &path);
-    assert!(published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)) && counts.len() == published.len(), "{counts:?}");
+    all_once(&receiver, &[&path], &published);
     assert_eq!(metric(&a, FORWARDED).await - before.0, 28, "27 messages and a repeat");
     assert_eq!(metric(&b, FETCHED).await - before.1, 3, "those that were too large");
 }
@@ -112,13 +111,7 @@ async fn of_a_message_that_both_deliver_the_other_node_fetches_its_deliveries_al
         receiver.wait_for(path, published.len()).await;
     }
     idle(&[&a, &b]).await;
-    for path in [&of_a, &of_b] {
-        let counts = by_message(&receiver, path);
-        assert!(
-            published.iter().all(|id| counts.get(&id.to_string()) == Some(&1)) && counts.len() == published.len(),
-            "{counts:?}"
-        );
-    }
+    all_once(&receiver, &[&of_a, &of_b], &published);
     assert_eq!(metric(&a, FORWARDED).await, before.0, "each is accepted where it came in");
     assert_eq!(metric(&b, FETCHED).await - before.1, 40);
     let told = metric(&b, TOLD).await - before.2;

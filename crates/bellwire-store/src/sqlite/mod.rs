@@ -22,6 +22,8 @@ pub(crate) mod export;
 mod fault;
 mod file;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod idempotency;
 mod inbox;
 mod keys;

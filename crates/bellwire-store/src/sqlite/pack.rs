@@ -211,32 +211,15 @@ fn shredded(stored: &[u8], ranges: &[Range]) -> Result<Vec<u8>, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use bellwire_core::{AppId, MessageId, Timestamp};
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::NewMessage;
+    use crate::sqlite::fixture::new_message;
     use crate::stored::StoredPayload;
 
     fn accept(app: u8, n: i64, payload: &str) -> Accept {
-        let message = Message {
-            id: MessageId::from_key_and_tail(n, [1; 12]),
-            app: AppId::from_bytes([app; 20]),
-            event_type: "a".to_owned(),
-            event_id: None,
-            payload: Some(payload.to_owned().into()),
-            content_type: "application/json".to_owned(),
-            channels: vec![],
-            tags: vec![],
-            created_at: Timestamp(0),
-            deliver_at: None,
-            payload_expires_at: Timestamp(i64::MAX),
-            origin: None,
-        };
-        let payload = StoredPayload::plain(message.payload.as_ref());
-        let new = Arc::new(NewMessage { message, endpoints: vec![], idempotency: None, app_version: None });
+        let new = new_message(n, app, payload, vec![]);
+        let payload = StoredPayload::plain(new.message.payload.as_ref());
         Accept { new, payload, origin: Some(format!("from {n}")), reply: oneshot::channel().0 }
     }
 

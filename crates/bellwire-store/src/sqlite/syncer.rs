@@ -167,9 +167,7 @@ fn refuse(group: Committed) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use bellwire_core::{AppId, EndpointId, MessageId, ShardSet};
+    use bellwire_core::{AppId, EndpointId, IdKind, MessageId, ShardSet};
 
     use super::*;
     use crate::{DeliveryNext, DueDelivery};
@@ -182,13 +180,11 @@ mod tests {
         fn requeued(&self, _: &[DueDelivery]) {}
         fn fenced(&self, _: &[AttemptRecord]) {}
         fn recorded(&self, records: &[AttemptRecord]) {
-            use bellwire_core::IdKind;
             self.0.lock().extend(records.iter().map(|record| record.message.key()));
         }
     }
 
     fn group(number: i64, log: File) -> Vec<Committed> {
-        use bellwire_core::IdKind;
         let record = AttemptRecord {
             message: MessageId::from_key_and_tail(number, [0; 12]),
             endpoint: EndpointId::from_bytes([0; 20]),
@@ -216,7 +212,10 @@ mod tests {
             let syncer = syncer.clone();
             std::thread::spawn(move || syncer.finish(turns[1], group(2, tempfile::tempfile().unwrap())))
         };
-        std::thread::sleep(Duration::from_millis(50));
+        // It has synced; now it waits for its turn.
+        while syncer.stats.commit_nanos.load(Ordering::Relaxed) == 0 && !later.is_finished() {
+            std::thread::yield_now();
+        }
         assert!(told.0.lock().is_empty(), "told before what was committed earlier");
         syncer.finish(turns[0], group(1, earlier));
         later.join().unwrap();

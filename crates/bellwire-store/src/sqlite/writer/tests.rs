@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bellwire_core::{AppId, EndpointId, Message, MessageId, Timestamp};
+use bellwire_core::EndpointId;
 use parking_lot::Mutex;
 
 use super::*;
@@ -10,6 +10,7 @@ use crate::Cipher;
 use crate::NewMessage;
 use crate::sqlite::SqliteOptions;
 use crate::sqlite::checkpoint::Checkpointer;
+use crate::sqlite::fixture::new_message;
 
 #[derive(Default)]
 struct Told(AtomicUsize);
@@ -24,21 +25,7 @@ impl CommitSink for Told {
 }
 
 fn message(n: i64) -> Arc<NewMessage> {
-    let message = Message {
-        id: MessageId::from_key_and_tail(1_000_000_000 << 32 | n, [1; 12]),
-        app: AppId::from_bytes([0; 20]),
-        event_type: "a".to_owned(),
-        event_id: None,
-        payload: Some("{}".into()),
-        content_type: "application/json".to_owned(),
-        channels: vec![],
-        tags: vec![],
-        created_at: Timestamp(0),
-        deliver_at: None,
-        payload_expires_at: Timestamp(i64::MAX),
-        origin: None,
-    };
-    Arc::new(NewMessage { message, endpoints: vec![EndpointId::from_bytes([0; 20])], idempotency: None, app_version: None })
+    new_message(1_000_000_000 << 32 | n, 0, "{}", vec![EndpointId::from_bytes([0; 20])])
 }
 
 type Reasons = Arc<Mutex<Vec<String>>>;
