@@ -67,6 +67,12 @@ pub const GROUP_ITEMS_MAX: usize = 512;
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// So many must wait for the next group to be committed while the one before is still being synced.
 pub const GROUP_ITEMS_AHEAD_MIN: usize = 16;
+/// From the beginning of one group to the next at least so often what it cost to write and sync one: then a third of a thread's time goes
+/// into commits at most. Unless so many wait, or all that are to be expected; and never longer than a request can afford (a millisecond and
+/// a half).
+pub const GROUP_COSTS_BETWEEN: u32 = 3;
+pub const GROUP_ITEMS_ENOUGH: usize = 32;
+pub const GROUP_WAIT_US_MAX: u64 = 1_500;
 /// Keys of publishing that are kept in memory (56 bytes each, and as many again while these are taken over into the table of keys),
 /// and how many of them are taken over for each message that comes meanwhile.
 pub const FRESH_KEYS_MAX: usize = 65_536;

@@ -27,7 +27,8 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
     let mut insert_message = conn.prepare_cached(INSERT_MESSAGE)?;
     let mut insert_queue = conn.prepare_cached(INSERT_QUEUE)?;
     let mut results = Vec::with_capacity(accepts.len());
-    let mut packs = Packs::plan(accepts);
+    let mut press = files.press.borrow_mut();
+    let mut packs = Packs::plan(accepts, &mut press);
     for accept in accepts {
         let new = &*accept.new;
         let message = &new.message;
@@ -72,7 +73,7 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
         }
         if let Some(key) = &new.idempotency {
             let made = Made { request: key.request, message: message.id.key(), expires_at: key.expires_at.as_millis() };
-            files.segments[at].keys.borrow_mut().add(conn, key.key, made)?;
+            files.segments[at].keys.borrow_mut().add(key.key, made);
         }
         if let Some(due_at) = message.deliver_at {
             let mut insert_retry = conn.prepare_cached(INSERT_RETRY)?;
@@ -93,7 +94,9 @@ pub fn write(files: &Files, at: usize, accepts: &[Accept]) -> Outcome<Vec<Result
         results.push(Ok(Accepted::Fresh));
     }
     packs.write(conn)?;
-    files.segments[at].keys.borrow_mut().advance(conn, accepts.len())?;
+    let mut keys = files.segments[at].keys.borrow_mut();
+    keys.write(conn)?;
+    keys.advance(conn, accepts.len())?;
     Ok(results)
 }
 

@@ -14,6 +14,7 @@ use super::fault::{Fault, Outcome, io};
 use super::keys::Keys;
 use super::migrate;
 use super::outstanding::Outstanding;
+use super::pack::Press;
 use super::segment::{Catalogue, Segment, companions, place_of, sync_dir};
 use super::transaction::File;
 use super::url::Urls;
@@ -66,6 +67,7 @@ pub struct Files {
     pub stats: Arc<Stats>,
     pub outstanding: Outstanding,
     pub urls: Urls,
+    pub press: RefCell<Press>,
     pub health: Health,
     /// The latest time any write has told of.
     pub latest: Timestamp,
@@ -104,6 +106,7 @@ impl Files {
             stats: Arc::default(),
             outstanding: Outstanding::default(),
             urls: Urls::default(),
+            press: RefCell::new(Press::new()),
             health: Health::Sound,
             latest,
             checkpointer,

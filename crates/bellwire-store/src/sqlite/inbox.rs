@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::files::Files;
+use super::pace::Pace;
 use super::pack;
 use super::row::{self, StoredPayload};
 use crate::{Accepted, AttemptRecord, NewMessage, Result, StoreError};
@@ -33,11 +34,11 @@ pub struct Job {
 type Act = Box<dyn FnOnce(Result<&mut Files>) + Send>;
 
 /// What the writer takes at a time.
-#[derive(Default)]
 pub struct Group {
     pub accepts: Vec<Accept>,
     pub attempts: Vec<AttemptRecord>,
     pub jobs: Vec<Job>,
+    pub taken_at: Instant,
     /// Nothing is left and nothing more will come.
     pub is_last: bool,
 }
@@ -49,19 +50,36 @@ struct State {
     jobs: VecDeque<Job>,
     /// Since when the oldest attempt has been waiting.
     attempts_since: Option<Instant>,
-    is_writer_asleep: bool,
+    /// When a writer that sleeps will look by itself.
+    asleep_until: Option<Instant>,
     is_closing: bool,
     /// Groups that are committed and not yet synced, and not yet told of.
     unsynced: usize,
     untold: usize,
+    /// Messages in the latter.
+    unanswered: usize,
+    pace: Pace,
 }
 
 impl State {
-    /// Whether the writer has a group to write. While the disk is busy with the group before, a small one waits: others may join it,
-    /// and each commit writes some pages that the next one writes again.
-    fn is_worth_a_commit(&self) -> bool {
+    /// Whether the writer has a group to write. While the disk is busy with the group before, and until some time has passed since that was
+    /// begun, a small one waits: others may join it, and each commit writes some pages that the next one writes again.
+    fn is_worth_a_commit(&self, now: Instant) -> bool {
         let is_enough = self.unsynced == 0 || self.accepts.len() >= limits::GROUP_ITEMS_AHEAD_MIN;
-        !self.jobs.is_empty() || (!self.accepts.is_empty() && is_enough)
+        let is_time = || self.waits_until().is_none_or(|until| until <= now);
+        !self.jobs.is_empty() || (!self.accepts.is_empty() && is_enough && is_time())
+    }
+
+    fn waits_until(&self) -> Option<Instant> {
+        self.pace.until(self.accepts.len())
+    }
+
+    /// Whether a writer that sleeps would look too late.
+    fn oversleeps(&self) -> bool {
+        let Some(asleep_until) = self.asleep_until else { return false };
+        let now = Instant::now();
+        let is_later = |waits_until: Instant| waits_until > now && asleep_until > waits_until;
+        self.is_worth_a_commit(now) || (!self.accepts.is_empty() && self.waits_until().is_some_and(is_later))
     }
 }
 
@@ -159,7 +177,7 @@ impl Inbox {
             return Err(StoreError::Closed);
         }
         put(&mut state);
-        if state.is_worth_a_commit() {
+        if state.oversleeps() {
             self.wake_writer(state);
         }
         Ok(())
@@ -184,7 +202,7 @@ impl Inbox {
     }
 
     fn wake_writer(&self, mut state: parking_lot::MutexGuard<'_, State>) {
-        let is_asleep = std::mem::take(&mut state.is_writer_asleep);
+        let is_asleep = state.asleep_until.take().is_some();
         drop(state);
         if is_asleep {
             self.wake.notify_one();
@@ -200,22 +218,26 @@ impl Inbox {
     }
 
     /// A group is committed and about to be synced.
-    pub fn committed(&self) {
+    pub fn committed(&self, messages: usize) {
         let mut state = self.state.lock();
         state.unsynced += 1;
         state.untold += 1;
+        state.unanswered += messages;
     }
 
-    pub fn synced(&self, groups: usize) {
+    /// `cost`: since the first of them was taken.
+    pub fn synced(&self, groups: usize, cost: Duration) {
         let mut state = self.state.lock();
         state.unsynced = state.unsynced.saturating_sub(groups);
-        if state.is_worth_a_commit() {
+        state.pace.end(cost);
+        if state.oversleeps() {
             self.wake_writer(state);
         }
     }
 
-    pub fn announced(&self, groups: usize) {
+    pub fn announced(&self, groups: usize, messages: usize) {
         let mut state = self.state.lock();
+        state.unanswered = state.unanswered.saturating_sub(messages);
         state.untold = state.untold.saturating_sub(groups);
         if state.untold == 0 {
             drop(state);
@@ -226,7 +248,7 @@ impl Inbox {
     /// Nothing is synced any more.
     pub fn syncs_ended(&self) {
         let mut state = self.state.lock();
-        (state.unsynced, state.untold) = (0, 0);
+        (state.unsynced, state.untold, state.unanswered) = (0, 0, 0);
         self.told.notify_all();
         self.wake_writer(state);
     }
@@ -249,17 +271,21 @@ impl Inbox {
             let attempts_due = state.attempts_since.map(|since| since + delay);
             let now = Instant::now();
             let is_due = state.attempts.len() >= limits::GROUP_ITEMS_MAX || attempts_due.is_some_and(|due| due <= now);
-            if state.is_worth_a_commit() || is_due || state.is_closing || now >= until {
+            if state.is_worth_a_commit(now) || is_due || state.is_closing || now >= until {
                 return self.take(&mut state);
             }
-            state.is_writer_asleep = true;
-            self.wake.wait_until(&mut state, attempts_due.map_or(until, |due| due.min(until)));
-            state.is_writer_asleep = false;
+            let waits_until = state.waits_until().filter(|waits_until| *waits_until > now);
+            let asleep_until = attempts_due.into_iter().chain(waits_until).fold(until, Instant::min);
+            state.asleep_until = Some(asleep_until);
+            self.wake.wait_until(&mut state, asleep_until);
+            state.asleep_until = None;
         }
     }
 
     fn take(&self, state: &mut State) -> Group {
-        let mut group = Group { is_last: state.is_closing, ..Group::default() };
+        let taken_at = Instant::now();
+        let mut group =
+            Group { accepts: Vec::new(), attempts: Vec::new(), jobs: Vec::new(), taken_at, is_last: state.is_closing };
         let mut bytes = 0;
         while group.accepts.len() < limits::GROUP_ITEMS_MAX && bytes < limits::GROUP_BYTES_MAX {
             let Some(accept) = state.accepts.pop_front() else { break };
@@ -275,6 +301,10 @@ impl Inbox {
             state.attempts_since = None;
         }
         group.jobs.extend(state.jobs.drain(..));
+        if !group.accepts.is_empty() {
+            let messages = state.unanswered + group.accepts.len() + state.accepts.len();
+            state.pace.begin(taken_at, messages);
+        }
         group.is_last &= state.accepts.is_empty() && state.attempts.is_empty();
         self.permits.add_permits(group.accepts.len() + group.jobs.len());
         group
@@ -299,5 +329,55 @@ impl Inbox {
     /// Until the writer has ended: it was asked to close, or died.
     pub async fn wait_until_done(&self) {
         let _ = self.done.acquire().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::fixture::new_message;
+
+    fn put(inbox: &Inbox, key: i64) {
+        let new = new_message(key, 1, "{}", Vec::new());
+        let payload = StoredPayload::plain(new.message.payload.as_ref());
+        let accept = Accept { new, payload, origin: None, reply: oneshot::channel().0 };
+        inbox.push(|state| state.accepts.push_back(accept)).unwrap();
+    }
+
+    /// Broken: the message waits until the writer looks around anyway, since it was slow to find out that the disk is.
+    #[test]
+    fn a_writer_that_fell_asleep_before_a_group_had_to_wait_is_woken_for_it() {
+        let (inbox, patience) = (Inbox::new(), Duration::from_secs(60));
+        inbox.state.lock().pace.begin(Instant::now(), 9);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| inbox.next(patience));
+            while inbox.state.lock().asleep_until.is_none_or(|until| until < Instant::now() + patience / 2) {
+                std::thread::yield_now();
+            }
+            {
+                let mut state = inbox.state.lock();
+                state.pace.begin(Instant::now(), 9);
+                state.pace.end(Duration::from_millis(1));
+            }
+            let put_at = Instant::now();
+            put(&inbox, 1);
+            assert_eq!(writer.join().unwrap().accepts.len(), 1);
+            assert!(put_at.elapsed() < patience / 2);
+        });
+    }
+
+    /// Broken: groups stay small however many come, or a group that is large enough waits.
+    #[test]
+    fn a_group_waits_for_those_who_were_there_lately() {
+        let inbox = Inbox::new();
+        let mut state = inbox.state.lock();
+        state.pace.begin(Instant::now() + Duration::from_secs(60), 3);
+        drop(state);
+        put(&inbox, 1);
+        put(&inbox, 2);
+        assert!(!inbox.state.lock().is_worth_a_commit(Instant::now()));
+        put(&inbox, 3);
+        assert!(inbox.state.lock().is_worth_a_commit(Instant::now()));
+        assert_eq!(inbox.next(Duration::ZERO).accepts.len(), 3);
     }
 }

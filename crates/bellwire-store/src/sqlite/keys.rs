@@ -1,6 +1,6 @@
 //! Under which keys the messages of a segment were made.
 //!
-//! A new key is appended to `fresh_key`, in the order of arrival, and kept in memory. When there are many, they are taken over into
+//! The new keys of a group are appended to `fresh_key`, in one row, and kept in memory. When there are many, they are taken over into
 //! `idempotency` in the order of keys, some with every group. There a key that comes by itself dirties a page of its own: half of all
 //! pages written for a received event.
 
@@ -10,8 +10,15 @@ use bellwire_core::limits;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Outcome;
+use crate::StoreError;
 
 type Key = [u8; 16];
+/// In a row of `fresh_key`: the key, the request, and as big-endian numbers the message's key and the end.
+const ENTRY_BYTES: usize = 48;
+/// A group adds one row; more of them have to go with each, so that it comes to an end.
+const TRIMMED_ROWS_MIN: usize = 2;
+/// Deleting a row costs as much as taking over so many keys.
+const TRIMMED_ENTRIES: usize = 16;
 
 /// What a key has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +29,28 @@ pub struct Made {
     pub expires_at: i64,
 }
 
+impl Made {
+    fn put(&self, key: &Key, out: &mut Vec<u8>) {
+        out.extend_from_slice(key);
+        out.extend_from_slice(&self.request);
+        out.extend_from_slice(&self.message.to_be_bytes());
+        out.extend_from_slice(&self.expires_at.to_be_bytes());
+    }
+
+    fn read(entry: &[u8; ENTRY_BYTES]) -> (Key, Self) {
+        let number = |at: usize| entry[at..].first_chunk().copied().map_or(0, i64::from_be_bytes);
+        let half = |at: usize| entry[at..].first_chunk().copied().unwrap_or_default();
+        (half(0), Self { request: half(16), message: number(32), expires_at: number(40) })
+    }
+}
+
 /// The keys of one segment that are not, or not for sure, in `idempotency`. Of a key that is used again after it has expired, the
 /// newest use counts: the open transaction's, then `fresh`, then `moving`, then the table.
 #[derive(Debug, Default)]
 pub struct Keys {
-    /// Of the open transaction.
+    /// Of the open transaction, and as they will stand in its row.
     pending: HashMap<Key, Made>,
+    unwritten: Vec<u8>,
     fresh: HashMap<Key, Made>,
     /// Being taken over, in the order of keys; the first `moved` of them are.
     moving: Vec<(Key, Made)>,
@@ -47,11 +70,16 @@ impl Keys {
     pub fn load(conn: &Connection) -> Outcome<Self> {
         let mut keys = Self::default();
         // Later uses take the place of earlier ones.
-        let mut statement = conn.prepare("SELECT key, request, message, expires_at, id FROM fresh_key ORDER BY id")?;
+        let mut statement = conn.prepare("SELECT id, entries FROM fresh_key ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            keys.fresh.insert(row.get(0)?, Made { request: row.get(1)?, message: row.get(2)?, expires_at: row.get(3)? });
-            keys.next = row.get::<_, i64>(4)? + 1;
+            let entries = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            let (entries, rest) = entries.as_chunks::<ENTRY_BYTES>();
+            if !rest.is_empty() {
+                return Err(StoreError::Corrupt("a row of idempotency keys of a wrong length".to_owned()).into());
+            }
+            keys.fresh.extend(entries.iter().map(Made::read));
+            keys.next = row.get::<_, i64>(0)? + 1;
         }
         keys.next_committed = keys.next;
         Ok(keys)
@@ -73,12 +101,21 @@ impl Keys {
         Ok(found)
     }
 
-    /// In the open transaction.
-    pub fn add(&mut self, conn: &Connection, key: Key, made: Made) -> Outcome<()> {
-        let sql = "INSERT INTO fresh_key (id, key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-        conn.prepare_cached(sql)?.execute(params![self.next, key, made.request, made.message, made.expires_at])?;
-        self.next += 1;
+    /// In the open transaction; to be written before it is committed.
+    pub fn add(&mut self, key: Key, made: Made) {
+        made.put(&key, &mut self.unwritten);
         self.pending.insert(key, made);
+    }
+
+    /// Writes what was added.
+    pub fn write(&mut self, conn: &Connection) -> Outcome<()> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        let sql = "INSERT INTO fresh_key (id, entries) VALUES (?1, ?2)";
+        conn.prepare_cached(sql)?.execute(params![self.next, self.unwritten])?;
+        self.next += 1;
+        self.unwritten.clear();
         Ok(())
     }
 
@@ -116,6 +153,7 @@ impl Keys {
     fn step(&mut self, conn: &Connection, rows: usize) -> Outcome<()> {
         if let Some(below) = self.trim_below {
             let sql = "DELETE FROM fresh_key WHERE id IN (SELECT id FROM fresh_key WHERE id < ?1 ORDER BY id LIMIT ?2)";
+            let rows = (rows / TRIMMED_ENTRIES).max(TRIMMED_ROWS_MIN);
             let gone = conn.prepare_cached(sql)?.execute(params![below, i64::try_from(rows).unwrap_or(i64::MAX)])?;
             self.is_trimmed_pending = gone < rows;
             return Ok(());
@@ -148,6 +186,7 @@ impl Keys {
     /// The transaction was rolled back.
     pub fn rolled_back(&mut self) {
         self.pending.clear();
+        self.unwritten.clear();
         self.moved_pending = self.moved;
         self.is_trimmed_pending = false;
     }
@@ -196,7 +235,7 @@ mod tests {
                         message += 1;
                         let made = Made { request: [dice.roll(9) as u8; 16], message: message ^ 3, expires_at: message };
                         let key = key(dice.roll(60));
-                        keys.add(&conn, key, made).unwrap();
+                        keys.add(key, made);
                         now.insert(key, made);
                     }
                     6 | 7 => {
@@ -207,6 +246,7 @@ mod tests {
                     }
                     8 | 9 => {
                         if std::mem::take(&mut is_open) {
+                            keys.write(&conn).unwrap();
                             conn.execute_batch("COMMIT").unwrap();
                             keys.committed();
                             durable.clone_from(&now);
@@ -214,6 +254,9 @@ mod tests {
                     }
                     what => {
                         if std::mem::take(&mut is_open) {
+                            if what == 10 {
+                                keys.write(&conn).unwrap();
+                            }
                             conn.execute_batch("ROLLBACK").unwrap();
                             keys.rolled_back();
                         }

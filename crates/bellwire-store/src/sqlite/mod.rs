@@ -31,6 +31,7 @@ mod maintenance;
 mod message;
 mod migrate;
 mod outstanding;
+mod pace;
 mod pack;
 mod reader;
 mod record;

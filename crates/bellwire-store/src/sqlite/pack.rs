@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use bellwire_core::{IdKind, Message, limits};
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, OptionalExtension, ffi, params};
 
@@ -43,17 +44,58 @@ pub struct Place {
     pub payload_bytes: Option<u32>,
 }
 
+/// Before a pack's compressed bytes stands how many there were.
+const SIZE_BYTES: usize = 4;
+/// Drafts of the largest group, more or less.
+const SPARE_MAX: usize = limits::GROUP_BYTES_MAX / limits::PACK_BYTES_MAX;
+
 struct Draft {
     /// The key of its first message.
     id: i64,
     bytes: Vec<u8>,
 }
 
+/// Memory that packing needs, from one group to the next: taken anew each time, clearing its pages costs more than compressing.
+pub struct Press {
+    table: CompressTable,
+    packed: Vec<u8>,
+    /// For drafts.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Press {
+    pub fn new() -> Self {
+        Self { table: CompressTable::small(), packed: Vec::new(), spare: Vec::new() }
+    }
+
+    /// As it is stored: its size, and then its bytes, compressed.
+    fn pack(&mut self, bytes: &[u8]) -> Outcome<&[u8]> {
+        self.packed.resize(SIZE_BYTES + get_maximum_output_size(limits::PACK_BYTES_MAX), 0);
+        let (size, packed) = self.packed.split_at_mut(SIZE_BYTES);
+        size.copy_from_slice(&number(bytes.len()).to_le_bytes());
+        let written = compress_into_with_table(bytes, packed, &mut self.table)
+            .map_err(|error| StoreError::Io(format!("a pack cannot be compressed: {error}")))?;
+        Ok(&self.packed[..SIZE_BYTES + written])
+    }
+
+    fn draft(&mut self, id: i64) -> Draft {
+        Draft { id, bytes: self.spare.pop().unwrap_or_else(|| Vec::with_capacity(limits::PACK_BYTES_MAX)) }
+    }
+
+    fn take_back(&mut self, mut draft: Draft) {
+        if self.spare.len() < SPARE_MAX {
+            draft.bytes.clear();
+            self.spare.push(draft.bytes);
+        }
+    }
+}
+
 /// The packs of one group, while it is written.
-pub struct Packs {
+pub struct Packs<'p> {
     /// Applications with enough in the group, and the pack that takes their next message.
     open: HashMap<i64, Option<Draft>>,
     full: Vec<Draft>,
+    press: &'p mut Press,
 }
 
 /// Bytes that could go into a pack; `None`: so large that the message has little to gain from others.
@@ -62,9 +104,9 @@ pub fn packable(message: &Message, origin: Option<&String>) -> Option<usize> {
     (bytes <= limits::PACK_ITEM_BYTES_MAX).then_some(bytes)
 }
 
-impl Packs {
+impl<'p> Packs<'p> {
     /// Packs for what there are at least two of, and enough of that a pack is smaller than what it replaces.
-    pub fn plan(accepts: &[Accept]) -> Self {
+    pub fn plan(accepts: &[Accept], press: &'p mut Press) -> Self {
         let mut sums: HashMap<i64, (usize, usize)> = HashMap::new();
         for accept in accepts {
             let message = &accept.new.message;
@@ -75,7 +117,7 @@ impl Packs {
             }
         }
         let worth = sums.into_iter().filter(|(_, (count, sum))| *count > 1 && *sum >= limits::PACK_BYTES_MIN);
-        Self { open: worth.map(|(app, _)| (app, None)).collect(), full: Vec::new() }
+        Self { open: worth.map(|(app, _)| (app, None)).collect(), full: Vec::new(), press }
     }
 
     /// `None`: the message is to carry it in its own row.
@@ -86,8 +128,7 @@ impl Packs {
         if draft.as_ref().is_some_and(|draft| draft.bytes.len() + bytes > limits::PACK_BYTES_MAX) {
             self.full.extend(draft.take());
         }
-        let draft =
-            draft.get_or_insert_with(|| Draft { id: message.id.key(), bytes: Vec::with_capacity(limits::PACK_BYTES_MAX) });
+        let draft = draft.get_or_insert_with(|| self.press.draft(message.id.key()));
         let at = number(draft.bytes.len());
         draft.bytes.extend_from_slice(origin.map_or(&[], |origin| origin.as_bytes()));
         draft.bytes.extend_from_slice(payload.unwrap_or_default());
@@ -107,7 +148,7 @@ impl Packs {
         {
             last.bytes.truncate(place.at as usize);
             if place.at == 0 {
-                *draft = None;
+                draft.take().into_iter().for_each(|draft| self.press.take_back(draft));
             }
         }
     }
@@ -117,8 +158,9 @@ impl Packs {
         // Appended to the tree, not put here and there.
         self.full.sort_unstable_by_key(|draft| draft.id);
         let mut insert = conn.prepare_cached("INSERT INTO pack (id, bytes) VALUES (?1, ?2)")?;
-        for Draft { id, bytes } in self.full {
-            insert.execute(params![id, lz4_flex::block::compress_prepend_size(&bytes)])?;
+        for draft in self.full {
+            insert.execute(params![draft.id, self.press.pack(&draft.bytes)?])?;
+            self.press.take_back(draft);
         }
         Ok(())
     }
@@ -248,7 +290,8 @@ mod tests {
         accepts.push(accept(4, 61, "small"));
         accepts.push(accept(4, 62, "small"));
         accepts.push(accept(1, 63, &"large ".repeat(4_000)));
-        let mut packs = Packs::plan(&accepts);
+        let mut press = Press::new();
+        let mut packs = Packs::plan(&accepts, &mut press);
         let places: Vec<_> = accepts.iter().map(|accept| packs.put(&accept.new.message, accept.origin.as_ref())).collect();
         packs.write(&conn).unwrap();
         assert_eq!(places[60..], [None; 4], "alone, too little to be worth one, too large");
@@ -273,7 +316,8 @@ mod tests {
     fn what_was_refused_is_in_no_pack() {
         let conn = segment();
         let accepts: Vec<Accept> = (0..6).map(|n| accept(1, n, &text(n))).collect();
-        let mut packs = Packs::plan(&accepts);
+        let mut press = Press::new();
+        let mut packs = Packs::plan(&accepts, &mut press);
         let mut places = Vec::new();
         for accept in &accepts {
             let message = &accept.new.message;
@@ -299,7 +343,8 @@ mod tests {
     fn a_shredded_payload_is_overwritten_and_no_other() {
         let conn = segment();
         let accepts: Vec<Accept> = (0..30).map(|n| accept(1, n, &text(n))).collect();
-        let mut packs = Packs::plan(&accepts);
+        let mut press = Press::new();
+        let mut packs = Packs::plan(&accepts, &mut press);
         let places: Vec<Place> =
             accepts.iter().map(|accept| packs.put(&accept.new.message, accept.origin.as_ref()).unwrap()).collect();
         packs.write(&conn).unwrap();

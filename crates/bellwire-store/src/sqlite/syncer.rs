@@ -19,6 +19,7 @@ pub struct Committed {
     pub attempts: Vec<AttemptRecord>,
     /// The log that it was written to, as the thread that wrote has it open.
     pub log: Arc<File>,
+    pub taken_at: Instant,
 }
 
 impl Committed {
@@ -94,6 +95,8 @@ impl Syncer {
     pub fn finish(&self, turn: u64, groups: Vec<Committed>) {
         let turn = Turn(self, turn);
         let count = groups.len();
+        let messages = groups.iter().map(|group| group.accepts.len()).sum();
+        let taken_at = groups.iter().map(|group| group.taken_at).min();
         if !self.is_dead()
             && let Err(error) = self.sync(&groups)
         {
@@ -102,7 +105,7 @@ impl Syncer {
             tracing::error!(%error, "a commit could not be synced; stopping, so that nothing is acknowledged that is not durable");
             (self.on_fatal)(&error.to_string());
         }
-        self.inbox.synced(count);
+        self.inbox.synced(count, taken_at.map(|at| at.elapsed()).unwrap_or_default());
         self.wait_for(turn.1);
         // Of an earlier group too: this one stands behind it in the log.
         let is_durable = !self.is_dead();
@@ -110,7 +113,7 @@ impl Syncer {
             if is_durable { self.announce(group) } else { refuse(group) }
         }
         drop(turn);
-        self.inbox.announced(count);
+        self.inbox.announced(count, messages);
     }
 
     fn wait_for(&self, turn: u64) {
@@ -194,7 +197,7 @@ mod tests {
             is_first_try: true,
             epoch: 0,
         };
-        vec![Committed { accepts: vec![], results: vec![], attempts: vec![record], log: Arc::new(log) }]
+        vec![Committed { accepts: vec![], results: vec![], attempts: vec![record], log: Arc::new(log), taken_at: Instant::now() }]
     }
 
     fn syncer() -> (Arc<Syncer>, Arc<Told>) {

@@ -147,7 +147,7 @@ impl Desk {
 
     fn write(&mut self, group: Group) {
         self.notice_death();
-        let Group { mut accepts, attempts, jobs, .. } = group;
+        let Group { mut accepts, attempts, jobs, taken_at, .. } = group;
         if !accepts.is_empty() || !attempts.is_empty() {
             // In the order of their keys they append to the trees.
             accepts.sort_by_key(|accept| accept.new.message.id.key());
@@ -155,7 +155,7 @@ impl Desk {
                 self.files.roll_over_if_due(last.new.message.id.key());
             }
             for (at, accepts, attempts) in self.by_segment(accepts, attempts) {
-                self.write_part(at, accepts, attempts);
+                self.write_part(at, accepts, attempts, taken_at);
             }
         }
         if !jobs.is_empty() {
@@ -193,7 +193,7 @@ impl Desk {
         parts
     }
 
-    fn write_part(&mut self, at: usize, accepts: Vec<Accept>, mut attempts: Vec<AttemptRecord>) {
+    fn write_part(&mut self, at: usize, accepts: Vec<Accept>, mut attempts: Vec<AttemptRecord>, taken_at: Instant) {
         if self.files.health != Health::Sound {
             self.refuse(accepts, attempts);
             return;
@@ -206,8 +206,8 @@ impl Desk {
                     }
                 }
                 let log = self.files.segments[at].file.logs[self.thread].clone();
-                self.inbox.committed();
-                self.committed.push(Committed { accepts, results, attempts, log });
+                self.inbox.committed(accepts.len());
+                self.committed.push(Committed { accepts, results, attempts, log, taken_at });
             }
             Err(fault) => {
                 self.files.roll_back(&fault);
@@ -318,7 +318,7 @@ impl Desk {
         }
         let kept = std::mem::take(&mut self.kept);
         for (at, accepts, attempts) in self.by_segment(Vec::new(), kept) {
-            self.write_part(at, accepts, attempts);
+            self.write_part(at, accepts, attempts, Instant::now());
         }
     }
 }

@@ -108,13 +108,10 @@ CREATE TABLE idempotency (
     response BLOB
 ) WITHOUT ROWID;
 
--- Keys of the latest messages, on their way into idempotency (keys.rs).
+-- Keys of the latest messages, on their way into idempotency: those of a group in a row (keys.rs).
 CREATE TABLE fresh_key (
     id INTEGER PRIMARY KEY,
-    key BLOB NOT NULL,
-    request BLOB NOT NULL,
-    message INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL
+    entries BLOB NOT NULL
 );
 
 -- Written to and emptied again to find out whether a full disk has space.

@@ -1,0 +1,87 @@
+//! When the next group is begun. A commit costs much the same whatever is in it: where more is to be expected, a group waits a moment for
+//! it. Begun at once whenever nobody else commits, groups are small, and keep a processor busy that requests could have.
+//!
+//! Who comes alone never waits, and a group that everybody is in who was there lately does not either.
+
+use std::time::{Duration, Instant};
+
+use bellwire_core::limits;
+
+/// What was seen of the groups so far.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// When the last one was taken.
+    began_at: Option<Instant>,
+    /// How long the last one that is durable took.
+    cost: Duration,
+    /// The most messages that were on their way at the same time, lately.
+    most: usize,
+}
+
+impl Pace {
+    /// Until when a group of so many messages waits for more; `None`: it does not.
+    pub fn until(&self, messages: usize) -> Option<Instant> {
+        if messages >= self.most.min(limits::GROUP_ITEMS_ENOUGH) {
+            return None;
+        }
+        let wait = (self.cost * limits::GROUP_COSTS_BETWEEN).min(Duration::from_micros(limits::GROUP_WAIT_US_MAX));
+        self.began_at.map(|at| at + wait)
+    }
+
+    /// A group is taken; with those that are not answered yet, so many messages are on their way.
+    pub fn begin(&mut self, now: Instant, messages: usize) {
+        self.began_at = Some(now);
+        // A crowd is forgotten within some groups.
+        self.most = messages.max(self.most - self.most.div_ceil(8));
+    }
+
+    /// A group has become durable that long after it was taken.
+    pub fn end(&mut self, cost: Duration) {
+        self.cost = cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COST: Duration = Duration::from_micros(200);
+
+    /// Broken: who publishes one after the other waits for nobody, each time.
+    #[test]
+    fn who_comes_alone_does_not_wait() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.until(1), None);
+        for _ in 0..3 {
+            pace.begin(Instant::now(), 1);
+            pace.end(COST);
+            assert_eq!(pace.until(1), None);
+        }
+    }
+
+    /// Broken: of eight that publish one after the other, one is committed alone and the others wait for that.
+    #[test]
+    fn a_group_waits_for_those_who_were_there_lately_and_no_longer() {
+        let (mut pace, began) = (Pace::default(), Instant::now());
+        pace.begin(began, 8);
+        pace.end(COST);
+        assert_eq!(pace.until(7), Some(began + COST * limits::GROUP_COSTS_BETWEEN));
+        assert_eq!(pace.until(8), None);
+        // Seven of them have gone.
+        let groups = (0..100).take_while(|_| {
+            pace.begin(began, 1);
+            pace.until(1).is_some()
+        });
+        assert!((4..30).contains(&groups.count()));
+    }
+
+    /// Broken: a slow disk makes everybody wait much longer than it takes, or a large group waits to grow.
+    #[test]
+    fn the_wait_is_bounded_and_a_large_group_is_enough() {
+        let (mut pace, began) = (Pace::default(), Instant::now());
+        pace.begin(began, 500);
+        pace.end(Duration::from_secs(9));
+        assert_eq!(pace.until(1), Some(began + Duration::from_micros(limits::GROUP_WAIT_US_MAX)));
+        assert_eq!(pace.until(limits::GROUP_ITEMS_ENOUGH), None);
+    }
+}
