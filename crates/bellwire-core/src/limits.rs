@@ -73,6 +73,10 @@ pub const GROUP_ITEMS_AHEAD_MIN: usize = 16;
 pub const GROUP_COSTS_BETWEEN: u32 = 3;
 pub const GROUP_ITEMS_ENOUGH: usize = 32;
 pub const GROUP_WAIT_US_MAX: u64 = 1_500;
+/// The same on PostgreSQL, where a commit is a few milliseconds of waiting for somebody else: half of the time nobody of a node's commits.
+pub const BATCH_COSTS_BETWEEN: u32 = 2;
+pub const BATCH_ITEMS_ENOUGH: usize = 64;
+pub const BATCH_WAIT_US_MAX: u64 = 4_000;
 /// Keys of publishing that are kept in memory (56 bytes each, and as many again while these are taken over into the table of keys),
 /// and how many of them are taken over for each message that comes meanwhile.
 pub const FRESH_KEYS_MAX: usize = 65_536;

@@ -18,6 +18,7 @@ pub mod idempotency;
 mod keyset;
 pub mod maintenance;
 pub mod message;
+mod pace;
 pub mod postgres;
 mod sealed;
 pub mod shard;

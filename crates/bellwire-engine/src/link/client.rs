@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
 use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader, Said};
-use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
+use super::{IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX, gather};
 
 /// Between two attempts to open a connection, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -281,13 +281,7 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, news: &News
             count = asked.recv_many(&mut batch, FRAME_ITEMS_MAX) => if count == 0 { return Ok(()) },
             () = news.are_there.notified() => {}
         }
-        // Whoever is ready to ask does so before the frame is closed.
-        tokio::task::yield_now().await;
-        while batch.len() < FRAME_ITEMS_MAX
-            && let Ok(asked) = asked.try_recv()
-        {
-            batch.push(asked);
-        }
+        gather(asked, &mut batch, FRAME_ITEMS_MAX).await;
         let mut told = news.take().into_iter().peekable();
         while told.peek().is_some() || !batch.is_empty() {
             let mut room = FRAME_BYTES_MAX;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::session::{Receiver, Sender, accept};
 use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
-use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX};
+use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX, gather};
 use crate::Engine;
 
 /// Connections, those that have not shown the key included.
@@ -153,12 +153,7 @@ async fn tell(
                     return Ok(());
                 }
                 // A commit answers many: they go into one frame.
-                tokio::task::yield_now().await;
-                while batch.len() < FRAME_ITEMS_MAX
-                    && let Ok(answered) = answered.try_recv()
-                {
-                    batch.push(answered);
-                }
+                gather(&mut answered, &mut batch, FRAME_ITEMS_MAX).await;
                 open.fetch_sub(batch.len(), Ordering::Relaxed);
             }
             Ok(()) = behind.changed(), if may_tell => {}

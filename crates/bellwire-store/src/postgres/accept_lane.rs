@@ -1,7 +1,7 @@
 //! A lane that accepts: batches of messages, one commit each.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bellwire_core::ShardSet;
 
@@ -31,7 +31,7 @@ impl AcceptLane {
     pub async fn run(self) {
         // Before there is anything to write: who waits for work must be able to do it, since only one lane is woken for it.
         let mut conn = self.connect(None).await;
-        while self.shared.accepts.wait(Duration::ZERO).await {
+        while self.shared.accepts.wait(|messages, since| self.shared.company(messages, since)).await {
             if conn.as_ref().is_some_and(Conn::is_closed) {
                 // Noticed before anything was sent: nobody has to be told, unless it takes long.
                 drop(conn.take());
@@ -45,7 +45,15 @@ impl AcceptLane {
                 refuse(batch, &StoreError::Closed);
                 continue;
             };
-            if let Err(error) = self.write(open, batch).await {
+            if batch.is_empty() {
+                // The other lane was quicker.
+                continue;
+            }
+            let messages = batch.len();
+            let began = self.shared.began(messages);
+            let written = self.write(open, batch).await;
+            self.shared.ended(messages, began);
+            if let Err(error) = written {
                 tracing::warn!(%error, "the database is away");
                 if let Some(conn) = conn.take() {
                     conn.discard();

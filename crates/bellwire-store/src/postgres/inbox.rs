@@ -1,7 +1,6 @@
 //! What waits for a writing lane. Bounded by who puts in: accepts have permits, records are bounded by what is in flight.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -12,18 +11,27 @@ struct State<T> {
     /// Since when the oldest has been waiting.
     since: Option<Instant>,
     is_closed: bool,
+    /// So many are enough for whoever waits.
+    enough: usize,
+}
+
+/// What a batch waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Company {
+    pub until: Instant,
+    /// So many do not wait any longer.
+    pub enough: usize,
 }
 
 pub struct Inbox<T> {
     state: Mutex<State<T>>,
     arrived: Notify,
-    /// So many are taken without waiting for company.
-    full: usize,
 }
 
 impl<T> Inbox<T> {
-    pub fn new(full: usize) -> Self {
-        Self { state: Mutex::new(State { items: VecDeque::new(), since: None, is_closed: false }), arrived: Notify::new(), full }
+    pub fn new() -> Self {
+        let state = State { items: VecDeque::new(), since: None, is_closed: false, enough: 1 };
+        Self { state: Mutex::new(state), arrived: Notify::new() }
     }
 
     /// False: it is closed, and the item is dropped.
@@ -33,7 +41,7 @@ impl<T> Inbox<T> {
             return false;
         }
         state.items.push_back(item);
-        let is_news = state.items.len() == 1 || state.items.len() == self.full;
+        let is_news = state.items.len() == 1 || state.items.len() == state.enough;
         state.since.get_or_insert_with(Instant::now);
         drop(state);
         if is_news {
@@ -71,23 +79,29 @@ impl<T> Inbox<T> {
         self.state.lock().items.len()
     }
 
-    /// Until something has waited for `delay`, or there is much, or the inbox is closed. False: closed and empty.
-    pub async fn wait(&self, delay: Duration) -> bool {
+    /// Until there is something and it has had company for long enough, as `company` says of so many since then, or the inbox is closed.
+    /// False: it is closed and empty.
+    pub async fn wait(&self, mut company: impl FnMut(usize, Instant) -> Company) -> bool {
         loop {
-            let due = {
-                let state = self.state.lock();
-                if state.is_closed || state.items.len() >= self.full {
+            let until = {
+                let mut state = self.state.lock();
+                if state.is_closed {
                     // Whoever shares this inbox has to hear of it too.
                     self.arrived.notify_one();
                     return !state.items.is_empty();
                 }
-                state.since.map(|since| since + delay)
+                let company = state.since.map(|since| company(state.items.len(), since));
+                state.enough = company.map_or(1, |company| company.enough);
+                if company.is_some_and(|company| state.items.len() >= company.enough) {
+                    return true;
+                }
+                company.map(|company| company.until)
             };
-            match due {
-                Some(due) if due <= Instant::now() => return true,
-                Some(due) => tokio::select! {
+            match until {
+                Some(until) if until <= Instant::now() => return true,
+                Some(until) => tokio::select! {
                     () = self.arrived.notified() => {}
-                    () = tokio::time::sleep_until(due) => {}
+                    () = tokio::time::sleep_until(until) => {}
                 },
                 None => self.arrived.notified().await,
             }
@@ -114,32 +128,41 @@ impl<T> Inbox<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test]
     async fn what_waits_is_taken_after_the_delay_or_when_there_is_much() {
-        let inbox = Inbox::new(3);
+        let inbox = Inbox::new();
+        let within = |delay| move |_, since| Company { until: since + delay, enough: 3 };
         let started = Instant::now();
         assert!(inbox.push(1));
-        assert!(inbox.wait(Duration::from_millis(8)).await);
+        assert!(inbox.wait(within(Duration::from_millis(8))).await);
         assert!(started.elapsed() >= Duration::from_millis(8));
         assert_eq!(inbox.take(|_| true), [1]);
-        for n in 0..3 {
-            assert!(inbox.push(n));
-        }
-        let at_once = tokio::time::timeout(Duration::from_secs(20), inbox.wait(Duration::from_secs(60)));
+        let inbox = &inbox;
+        let waits = inbox.wait(within(Duration::from_secs(60)));
+        let three = async {
+            for n in 0..3 {
+                tokio::task::yield_now().await;
+                assert!(inbox.push(n));
+            }
+        };
+        let at_once = tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(waits, three).0 });
         assert_eq!(at_once.await, Ok(true), "three are much");
     }
 
     #[tokio::test]
     async fn a_closed_inbox_gives_out_what_is_left_and_takes_nothing() {
-        let inbox = Inbox::new(3);
+        let inbox = Inbox::new();
+        let long = |_, since| Company { until: since + Duration::from_secs(9), enough: 3 };
         assert!(inbox.push(1));
         inbox.close();
         assert!(!inbox.push(2));
         inbox.put_back(vec![0]);
-        assert!(inbox.wait(Duration::from_secs(9)).await);
+        assert!(inbox.wait(long).await);
         assert_eq!(inbox.take(|_| true), [0, 1]);
-        assert!(!inbox.wait(Duration::from_secs(9)).await);
+        assert!(!inbox.wait(long).await);
     }
 }

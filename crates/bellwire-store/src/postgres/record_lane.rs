@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bellwire_core::{IdKind, SHARDS, limits};
 
 use super::connection::Conn;
+use super::inbox::Company;
 use super::partition;
 use super::record::{self, Written};
 use super::writer::{ACCEPT_LANES, BatchBounds, Remedy, Shared, remedy};
@@ -55,7 +56,7 @@ impl RecordLane {
         let inbox = &self.shared.records[self.number];
         let mut delay = DELAY_MIN;
         let mut conn = self.shared.connect(false, None, || ()).await;
-        while inbox.wait(delay).await {
+        while inbox.wait(|_, since| Company { until: since + delay, enough: limits::GROUP_ITEMS_MAX }).await {
             if conn.as_ref().is_none_or(Conn::is_closed) {
                 drop(conn.take());
                 conn = self.shared.connect(false, None, || ()).await;

@@ -18,11 +18,12 @@ use super::accept_lane::AcceptLane;
 use super::connection::{Conn, Db};
 use super::doubt::DOUBTS_MAX;
 use super::fault::Fault;
-use super::inbox::Inbox;
+use super::inbox::{Company, Inbox};
 use super::local::Local;
 pub use super::local::LocalGuard;
 use super::record_lane::RecordLane;
 use super::row::StoredPayload;
+use crate::pace::{Pace, Patience};
 use crate::{Accepted, AttemptRecord, CommitSink, Membership, NewMessage, Result, StoreError, StoreReport};
 
 /// Lanes are the numbers of a node's fences. These write batches:
@@ -43,6 +44,13 @@ const CLOSE_MAX: Duration = Duration::from_secs(15);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
+/// How long accepts wait for company.
+const PATIENCE: Patience = Patience {
+    costs: limits::BATCH_COSTS_BETWEEN,
+    wait_max: Duration::from_micros(limits::BATCH_WAIT_US_MAX),
+    messages: limits::BATCH_ITEMS_ENOUGH,
+};
+
 /// What the lanes have in common.
 pub struct Shared {
     /// For looking things up.
@@ -53,6 +61,10 @@ pub struct Shared {
     pub retention: Duration,
     pub local: Local,
     pub accepts: Inbox<Accept>,
+    /// Of the batches of both lanes that accept.
+    pace: Mutex<Pace>,
+    /// Messages in batches that are not committed yet.
+    unanswered: AtomicUsize,
     pub records: [Inbox<AttemptRecord>; RECORD_LANES as usize],
     pub doubts: Arc<Semaphore>,
     permits: Semaphore,
@@ -85,6 +97,28 @@ impl Shared {
                 false => tracing::info!("the database has space again"),
             }
         }
+    }
+
+    /// What accepts that wait wait for.
+    pub fn company(&self, messages: usize, since: tokio::time::Instant) -> Company {
+        let pace = self.pace.lock();
+        Company { until: pace.until(messages).map_or(since, tokio::time::Instant::from_std), enough: pace.enough() }
+    }
+
+    /// A lane has taken a batch of so many messages.
+    pub fn began(&self, messages: usize) -> Instant {
+        let unanswered = self.unanswered.fetch_add(messages, Ordering::Relaxed) + messages;
+        // Before the pace is locked: whoever waits for company has locked the inbox first.
+        let messages = unanswered + self.accepts.len();
+        let now = Instant::now();
+        self.pace.lock().begin(now, messages);
+        now
+    }
+
+    /// That batch is committed, or is not.
+    pub fn ended(&self, messages: usize, began: Instant) {
+        self.unanswered.fetch_sub(messages, Ordering::Relaxed);
+        self.pace.lock().end(began.elapsed());
     }
 
     /// Waiters whose accept was taken out of the queue make room.
@@ -204,8 +238,10 @@ impl Writer {
             sink,
             retention,
             local: Local::new(),
-            accepts: Inbox::new(limits::GROUP_ITEMS_MAX),
-            records: std::array::from_fn(|_| Inbox::new(limits::GROUP_ITEMS_MAX)),
+            accepts: Inbox::new(),
+            pace: Mutex::new(Pace::new(PATIENCE)),
+            unanswered: AtomicUsize::new(0),
+            records: std::array::from_fn(|_| Inbox::new()),
             doubts: Arc::new(Semaphore::new(DOUBTS_MAX)),
             permits: Semaphore::new(limits::WRITER_QUEUE_MAX),
             disconnected: AtomicUsize::new(0),

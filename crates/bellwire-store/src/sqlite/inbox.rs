@@ -10,9 +10,9 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::files::Files;
-use super::pace::Pace;
 use super::pack;
 use super::row::{self, StoredPayload};
+use crate::pace::{Pace, Patience};
 use crate::{Accepted, AttemptRecord, NewMessage, Result, StoreError};
 
 /// A message to accept, with its payload (compressed, if no pack takes it), and who waits for it.
@@ -43,7 +43,6 @@ pub struct Group {
     pub is_last: bool,
 }
 
-#[derive(Default)]
 struct State {
     accepts: VecDeque<Accept>,
     attempts: VecDeque<AttemptRecord>,
@@ -61,7 +60,29 @@ struct State {
     pace: Pace,
 }
 
+/// A third of a thread's time goes into commits at most, where many publish.
+const PATIENCE: Patience = Patience {
+    costs: limits::GROUP_COSTS_BETWEEN,
+    wait_max: Duration::from_micros(limits::GROUP_WAIT_US_MAX),
+    messages: limits::GROUP_ITEMS_ENOUGH,
+};
+
 impl State {
+    fn new() -> Self {
+        Self {
+            accepts: VecDeque::new(),
+            attempts: VecDeque::new(),
+            jobs: VecDeque::new(),
+            attempts_since: None,
+            asleep_until: None,
+            is_closing: false,
+            unsynced: 0,
+            untold: 0,
+            unanswered: 0,
+            pace: Pace::new(PATIENCE),
+        }
+    }
+
     /// Whether the writer has a group to write. While the disk is busy with the group before, and until some time has passed since that was
     /// begun, a small one waits: others may join it, and each commit writes some pages that the next one writes again.
     fn is_worth_a_commit(&self, now: Instant) -> bool {
@@ -97,7 +118,7 @@ pub struct Inbox {
 impl Inbox {
     pub fn new() -> Self {
         Self {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State::new()),
             wake: Condvar::new(),
             told: Condvar::new(),
             permits: Semaphore::new(limits::WRITER_QUEUE_MAX),

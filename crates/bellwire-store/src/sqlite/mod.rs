@@ -31,7 +31,6 @@ mod maintenance;
 mod message;
 mod migrate;
 mod outstanding;
-mod pace;
 mod pack;
 mod reader;
 mod record;

@@ -80,7 +80,11 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Re
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// A runtime for servers.
-fn on_all_threads(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+/// A runtime for servers, with so many threads, or one a processor.
+fn on_threads(count: Option<usize>, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(count) = count {
+        runtime.worker_threads(count);
+    }
+    runtime.enable_all().build()?.block_on(work)
 }

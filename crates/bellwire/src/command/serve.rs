@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::on_all_threads;
+use super::on_threads;
 use crate::cli::ConfigArgs;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -24,7 +24,7 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs, config: &ConfigArgs) -> anyhow::Result<Exit> {
     let config = Config::load(&config.sources(&[("--listen", "listen", args.listen.clone())])?)?;
     telemetry::start(&config.log);
-    on_all_threads(serve(config, args.stop_with_stdin))
+    on_threads(config.server.worker_threads, serve(config, args.stop_with_stdin))
 }
 
 async fn serve(config: Config, stop_with_stdin: bool) -> anyhow::Result<Exit> {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::error::ConfigError;
 use super::key::{Key, Secrecy};
 use super::layer::Layers;
-use super::parse_duration_between;
+use super::{parse_count, parse_duration_between};
 
 /// Outside any section.
 #[derive(Clone, Debug)]
@@ -21,9 +21,14 @@ pub struct Server {
     pub stop_grace: Duration,
     pub trusted_proxies: Vec<IpNet>,
     pub presets_dir: Option<PathBuf>,
+    /// `None`: one a processor.
+    pub worker_threads: Option<usize>,
 }
 
-pub const KEYS: &[Key; 6] = &[
+/// More than the processors of the largest machines.
+const WORKER_THREADS_MAX: usize = 1_024;
+
+pub const KEYS: &[Key; 7] = &[
     Key {
         path: "listen",
         default: "127.0.0.1:8071",
@@ -75,11 +80,20 @@ pub const KEYS: &[Key; 6] = &[
                 crates/bellwire-verify/presets/FORMAT.md. Read at the start.",
         secrecy: Secrecy::Open,
     },
+    Key {
+        path: "worker_threads",
+        default: "",
+        example: "4",
+        accepts: "a number from 1 to 1024",
+        about: "Threads that answer and deliver. Default: as many as there are processors that this process may use. Give each its share where \
+                several nodes, or a database, use the same ones.",
+        secrecy: Secrecy::Open,
+    },
 ];
 
 impl Server {
     pub fn read(layers: &Layers) -> Result<Self, ConfigError> {
-        let [listen, data_dir, public_url, stop_grace, trusted_proxies, presets_dir] = KEYS;
+        let [listen, data_dir, public_url, stop_grace, trusted_proxies, presets_dir, worker_threads] = KEYS;
         Ok(Self {
             listen: layers.required(listen, |text| {
                 text.replace("localhost:", "127.0.0.1:").parse().map_err(|_| format!("{text:?} is not an address with a port"))
@@ -90,6 +104,7 @@ impl Server {
                 .required(stop_grace, |text| parse_duration_between(text, Duration::ZERO, Duration::from_secs(3_600)))?,
             trusted_proxies: layers.optional(trusted_proxies, parse_networks)?.unwrap_or_default(),
             presets_dir: layers.optional(presets_dir, parse_path)?,
+            worker_threads: layers.optional(worker_threads, |text| parse_count(text, 1, WORKER_THREADS_MAX))?,
         })
     }
 }

@@ -5,11 +5,21 @@
 
 use std::time::{Duration, Instant};
 
-use bellwire_core::limits;
+/// How long a store's groups may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the beginning of one group to the next: so often what a group costs.
+    pub costs: u32,
+    /// … and never longer than this.
+    pub wait_max: Duration,
+    /// Messages that make a group large enough.
+    pub messages: usize,
+}
 
 /// What was seen of the groups so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
+    patience: Patience,
     /// When the last one was taken.
     began_at: Option<Instant>,
     /// How long the last one that is durable took.
@@ -19,13 +29,22 @@ pub struct Pace {
 }
 
 impl Pace {
+    pub fn new(patience: Patience) -> Self {
+        Self { patience, began_at: None, cost: Duration::ZERO, most: 0 }
+    }
+
     /// Until when a group of so many messages waits for more; `None`: it does not.
     pub fn until(&self, messages: usize) -> Option<Instant> {
-        if messages >= self.most.min(limits::GROUP_ITEMS_ENOUGH) {
+        if messages >= self.enough() {
             return None;
         }
-        let wait = (self.cost * limits::GROUP_COSTS_BETWEEN).min(Duration::from_micros(limits::GROUP_WAIT_US_MAX));
+        let wait = (self.cost * self.patience.costs).min(self.patience.wait_max);
         self.began_at.map(|at| at + wait)
+    }
+
+    /// So many messages make a group that waits for nobody.
+    pub fn enough(&self) -> usize {
+        self.most.min(self.patience.messages)
     }
 
     /// A group is taken; with those that are not answered yet, so many messages are on their way.
@@ -45,12 +64,13 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const PATIENCE: Patience = Patience { costs: 3, wait_max: Duration::from_millis(2), messages: 32 };
     const COST: Duration = Duration::from_micros(200);
 
     /// Broken: who publishes one after the other waits for nobody, each time.
     #[test]
     fn who_comes_alone_does_not_wait() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(PATIENCE);
         assert_eq!(pace.until(1), None);
         for _ in 0..3 {
             pace.begin(Instant::now(), 1);
@@ -62,10 +82,10 @@ mod tests {
     /// Broken: of eight that publish one after the other, one is committed alone and the others wait for that.
     #[test]
     fn a_group_waits_for_those_who_were_there_lately_and_no_longer() {
-        let (mut pace, began) = (Pace::default(), Instant::now());
+        let (mut pace, began) = (Pace::new(PATIENCE), Instant::now());
         pace.begin(began, 8);
         pace.end(COST);
-        assert_eq!(pace.until(7), Some(began + COST * limits::GROUP_COSTS_BETWEEN));
+        assert_eq!(pace.until(7), Some(began + COST * 3));
         assert_eq!(pace.until(8), None);
         // Seven of them have gone.
         let groups = (0..100).take_while(|_| {
@@ -78,10 +98,10 @@ mod tests {
     /// Broken: a slow disk makes everybody wait much longer than it takes, or a large group waits to grow.
     #[test]
     fn the_wait_is_bounded_and_a_large_group_is_enough() {
-        let (mut pace, began) = (Pace::default(), Instant::now());
+        let (mut pace, began) = (Pace::new(PATIENCE), Instant::now());
         pace.begin(began, 500);
         pace.end(Duration::from_secs(9));
-        assert_eq!(pace.until(1), Some(began + Duration::from_micros(limits::GROUP_WAIT_US_MAX)));
-        assert_eq!(pace.until(limits::GROUP_ITEMS_ENOUGH), None);
+        assert_eq!(pace.until(1), Some(began + PATIENCE.wait_max));
+        assert_eq!(pace.until(32), None);
     }
 }
