@@ -365,7 +365,7 @@ mod tests {
         inbox.push(|state| state.accepts.push_back(accept)).unwrap();
     }
 
-    /// Broken: the message waits until the writer looks around anyway, since it was slow to find out that the disk is.
+    /// Broken: a message waits until the writer looks around anyway, long after its group was due.
     #[test]
     fn a_writer_that_fell_asleep_before_a_group_had_to_wait_is_woken_for_it() {
         let (inbox, patience) = (Inbox::new(), Duration::from_secs(60));
