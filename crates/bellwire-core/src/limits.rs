@@ -62,7 +62,7 @@ pub const COMPRESS_ABOVE_BYTES: usize = 2 * 1024;
 pub const PACK_ITEM_BYTES_MAX: usize = 16 * 1024;
 pub const PACK_BYTES_MIN: usize = 4 * 1024;
 pub const PACK_BYTES_MAX: usize = 64 * 1024 - 1;
-/// Group commit of the embedded store: whichever comes first ends a group; an idle writer commits at once.
+/// Group commit of the embedded store: whichever comes first ends a group. When it is begun: below, and `pace.rs` of the store.
 pub const GROUP_ITEMS_MAX: usize = 512;
 pub const GROUP_BYTES_MAX: usize = 1024 * 1024;
 /// So many must wait for the next group to be committed while the one before is still being synced.
