@@ -117,6 +117,7 @@ impl Engine {
     pub async fn start(deps: EngineDeps) -> Result<Arc<Self>, EngineError> {
         let EngineDeps { store, clock, mut config } = deps;
         let last_key = store.last_key().await?;
+        store.prepare(clock.now()).await?;
         let link = config.link.as_ref().filter(|_| store.is_shared());
         let bound = Links::bind(link).await;
         let (links, listener) = bound.map_err(|error| EngineError::Link { error, at: link.map(|link| link.listen) })?;

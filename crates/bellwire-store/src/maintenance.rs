@@ -38,6 +38,9 @@ pub trait MaintenanceStore {
     async fn ping(&self) -> Result<()>;
     /// The largest id key the store has seen, for the id generator at start.
     async fn last_key(&self) -> Result<i64>;
+    /// To be called before the first message is accepted: makes what retention makes ahead of time from then on, so that nobody who
+    /// publishes waits for it.
+    async fn prepare(&self, now: Timestamp) -> Result<()>;
     /// One bounded step: drops what is older than `retention`, deletes payloads past their own expiry, forgets expired
     /// idempotency keys and tokens, starts a new segment when it is time.
     async fn retain(&self, now: Timestamp, retention: Duration) -> Result<RetentionReport>;

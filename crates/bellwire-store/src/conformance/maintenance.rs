@@ -47,6 +47,21 @@ pub async fn the_last_key_is_above_all(w: World) {
     assert_eq!(w.store.last_key().await.unwrap(), key.id.key());
 }
 
+/// Broken: the first message of a new store, or after a long pause, waits for tables that are made for it.
+pub async fn what_is_prepared_takes_messages_as_it_is(w: World) {
+    let app = w.new_application().await.id;
+    for pause in [Duration::ZERO, 50 * DAY] {
+        w.pass(pause);
+        w.store.prepare(w.now()).await.unwrap();
+        let prepared = w.store.report().await.unwrap().segments;
+        w.publish(app, &[]).await;
+        assert_eq!(w.store.report().await.unwrap().segments, prepared, "after a pause of {pause:?}");
+        // Nothing is left to do the second time.
+        w.store.prepare(w.now()).await.unwrap();
+        assert_eq!(w.store.report().await.unwrap().segments, prepared);
+    }
+}
+
 pub async fn retention_drops_what_is_old_and_finished(w: World) {
     let app = w.new_application().await.id;
     let endpoint = w.new_endpoint(app).await.id;

@@ -134,6 +134,7 @@ cases! {
     task::tasks_are_kept_and_listed covers create_task get_task list_tasks finish_task;
     task::recovery_requeues_what_was_missed_once covers recover_step;
     maintenance::the_last_key_is_above_all covers last_key;
+    maintenance::what_is_prepared_takes_messages_as_it_is covers prepare;
     maintenance::retention_drops_what_is_old_and_finished covers retain;
     maintenance::payloads_go_when_they_expire covers retain;
     maintenance::a_store_reports_on_itself covers ping report check;

@@ -180,10 +180,14 @@ async fn vacuum(conn: &Conn) -> Outcome<()> {
     Ok(())
 }
 
+async fn prepare(conn: &mut Conn, now: Timestamp) -> Outcome<()> {
+    let today = day_of(now);
+    partition::ensure(conn, (today..=today.saturating_add(DAYS_AHEAD)).collect()).await
+}
+
 async fn retain(conn: &mut Conn, now: Timestamp, retention: Duration) -> Outcome<RetentionReport> {
     let mut report = RetentionReport::default();
-    let today = day_of(now);
-    partition::ensure(conn, (today..=today.saturating_add(DAYS_AHEAD)).collect()).await?;
+    prepare(conn, now).await?;
     // First what frees most.
     drop_old(conn, now.minus(retention), &mut report).await?;
     expire_payloads(conn, now, &mut report).await?;
@@ -295,6 +299,11 @@ impl MaintenanceStore for PostgresStore {
     async fn last_key(&self) -> Result<i64> {
         let conn = self.db.get().await?;
         Ok(last_key(&conn).await?)
+    }
+
+    async fn prepare(&self, now: Timestamp) -> Result<()> {
+        let mut conn = self.db.get().await?;
+        Ok(prepare(&mut conn, now).await?)
     }
 
     async fn retain(&self, now: Timestamp, retention: Duration) -> Result<RetentionReport> {

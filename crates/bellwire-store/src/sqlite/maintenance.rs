@@ -288,6 +288,16 @@ impl MaintenanceStore for SqliteStore {
         .await
     }
 
+    async fn prepare(&self, now: Timestamp) -> Result<()> {
+        // Also while the disk is full: where no segment can be made, the current one goes on.
+        self.inbox
+            .run(true, move |files| {
+                files.roll_over_if_due(timestamp_to_key(now));
+                Ok(())
+            })
+            .await
+    }
+
     async fn retain(&self, now: Timestamp, retention: Duration) -> Result<RetentionReport> {
         let report = self.inbox.run(true, move |files| retain(files, now, retention)).await?;
         if report.segments_removed > 0 {

@@ -86,5 +86,17 @@ fn on_threads(count: Option<usize>, work: impl Future<Output = anyhow::Result<Ex
     if let Some(count) = count {
         runtime.worker_threads(count);
     }
+    if std::env::var_os("X_PIN").is_some() && std::env::args().nth(1).as_deref() == Some("serve") {
+        let n = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        runtime.on_thread_start(move || {
+            let at = seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            if at < n {
+                let mut set = rustix::thread::CpuSet::new();
+                set.set(at);
+                let _ = rustix::thread::sched_setaffinity(None, &set);
+            }
+        });
+    }
     runtime.enable_all().build()?.block_on(work)
 }
