@@ -9,6 +9,8 @@ use bellwire_core::{AppId, Application, Endpoint, OrgId};
 use bellwire_store::{Store, StoreError};
 use quick_cache::sync::Cache;
 
+use crate::single_flight::SingleFlight;
+
 /// An application and its live endpoints (disabled ones too), as of the last control write.
 #[derive(Debug)]
 pub struct AppEntry {
@@ -25,12 +27,20 @@ const APPLICATIONS_CACHED: usize = 16_384;
 pub struct Directory {
     by_name: Cache<(OrgId, Box<str>), AppId>,
     by_id: Cache<AppId, Arc<AppEntry>>,
+    reads_by_name: SingleFlight<(u64, OrgId, Box<str>), Option<Arc<AppEntry>>>,
+    reads_by_id: SingleFlight<(u64, AppId), Option<Arc<AppEntry>>>,
     generation: AtomicU64,
 }
 
 impl Directory {
     pub fn new() -> Self {
-        Self { by_name: Cache::new(APPLICATIONS_CACHED), by_id: Cache::new(APPLICATIONS_CACHED), generation: AtomicU64::new(0) }
+        Self {
+            by_name: Cache::new(APPLICATIONS_CACHED),
+            by_id: Cache::new(APPLICATIONS_CACHED),
+            reads_by_name: SingleFlight::new(),
+            reads_by_id: SingleFlight::new(),
+            generation: AtomicU64::new(0),
+        }
     }
 
     /// By id or uid, in this organisation.
@@ -44,13 +54,16 @@ impl Directory {
             return Ok(Some(entry));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let Some(application) = store.find_application(org, id_or_uid).await? else { return Ok(None) };
-        let id = application.id;
-        let entry = self.load(store, application, generation).await?;
-        if entry.is_some() {
-            self.by_name.insert(key, id);
-        }
-        Ok(entry)
+        let read = async {
+            let Some(application) = store.find_application(org, id_or_uid).await? else { return Ok(None) };
+            let id = application.id;
+            let entry = self.load(store, application, generation).await?;
+            if entry.is_some() {
+                self.by_name.insert(key.clone(), id);
+            }
+            Ok(entry)
+        };
+        self.reads_by_name.read((generation, org, key.1.clone()), read).await
     }
 
     /// By id alone, whoever it belongs to.
@@ -59,10 +72,13 @@ impl Directory {
             return Ok(Some(entry));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        match store.get_application(id).await? {
-            Some(application) => self.load(store, application, generation).await,
-            None => Ok(None),
-        }
+        let read = async {
+            match store.get_application(id).await? {
+                Some(application) => self.load(store, application, generation).await,
+                None => Ok(None),
+            }
+        };
+        self.reads_by_id.read((generation, id), read).await
     }
 
     /// `None`: it was deleted meanwhile.

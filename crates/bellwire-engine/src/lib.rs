@@ -12,7 +12,7 @@
 //! | share | `shards/` | one node at a time delivers to an endpoint, and knows everything unfinished of it |
 //!
 //! Beside it: `operational.rs` (Bellwire's own events), `maintenance.rs` (retention and other chores), `cron.rs` (messages on a schedule), `directory.rs`
-//! (applications cached for ingest). Who decides is in `bellwire-core`, what remembers in `bellwire-store`.
+//! (applications cached for ingest), `single_flight.rs` (one read for all who ask at the same time). Who decides is in `bellwire-core`, what remembers in `bellwire-store`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
@@ -36,6 +36,7 @@ mod route;
 pub mod scheduler;
 mod shards;
 mod sign;
+pub mod single_flight;
 pub mod transport;
 
 use std::collections::HashMap;

@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 
 use crate::config::EngineConfig;
 use crate::pool::{Pool, Pools};
+use crate::single_flight::SingleFlight;
 use crate::transport::{RequestHead, TransportError};
 
 /// Routes kept: the endpoints one node delivers to at a time.
@@ -101,12 +102,13 @@ fn destination(endpoint: &Endpoint, config: &EngineConfig, pools: &Pools) -> Res
 /// Routes by endpoint; forgotten when the endpoint or its application changes.
 pub struct Routes {
     cache: Cache<EndpointId, Arc<Route>>,
+    reads: SingleFlight<(u64, EndpointId), Option<Arc<Route>>>,
     generation: AtomicU64,
 }
 
 impl Routes {
     pub fn new() -> Self {
-        Self { cache: Cache::new(ROUTES_CACHED), generation: AtomicU64::new(0) }
+        Self { cache: Cache::new(ROUTES_CACHED), reads: SingleFlight::new(), generation: AtomicU64::new(0) }
     }
 
     pub fn cached(&self, id: EndpointId) -> Option<Arc<Route>> {
@@ -122,14 +124,17 @@ impl Routes {
         pools: &Pools,
     ) -> Result<Option<Arc<Route>>, StoreError> {
         let generation = self.generation.load(Ordering::Acquire);
-        let Some((application, endpoint)) = store.endpoint_for_delivery(id).await? else { return Ok(None) };
-        let route = Arc::new(Route::new(application, endpoint, config, pools));
-        self.cache.insert(id, route.clone());
-        if self.generation.load(Ordering::Acquire) != generation {
-            // Read before a write that has happened since: good for this once, not to keep.
-            self.cache.remove(&id);
-        }
-        Ok(Some(route))
+        let read = async {
+            let Some((application, endpoint)) = store.endpoint_for_delivery(id).await? else { return Ok(None) };
+            let route = Arc::new(Route::new(application, endpoint, config, pools));
+            self.cache.insert(id, route.clone());
+            if self.generation.load(Ordering::Acquire) != generation {
+                // Read before a write that has happened since: good for this once, not to keep.
+                self.cache.remove(&id);
+            }
+            Ok(Some(route))
+        };
+        self.reads.read((generation, id), read).await
     }
 
     pub fn forget(&self, id: EndpointId) {

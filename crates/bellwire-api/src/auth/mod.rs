@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use bellwire_core::{ApiKeyId, AppId, OrgId, Timestamp, TokenId, limits};
+use bellwire_engine::single_flight::SingleFlight;
 use http::{HeaderMap, header};
 use quick_cache::sync::Cache;
 
@@ -69,6 +70,7 @@ struct Session {
 /// Credentials checked lately.
 pub struct Sessions {
     cache: Cache<[u8; 32], Session>,
+    reads: SingleFlight<(u64, [u8; 32]), Arc<Principal>>,
     /// Counts revocations: what was looked up while one happened is not remembered.
     generation: AtomicU64,
 }
@@ -81,7 +83,7 @@ impl Default for Sessions {
 
 impl Sessions {
     pub fn new() -> Self {
-        Self { cache: Cache::new(limits::SESSIONS_CACHED), generation: AtomicU64::new(0) }
+        Self { cache: Cache::new(limits::SESSIONS_CACHED), reads: SingleFlight::new(), generation: AtomicU64::new(0) }
     }
 
     /// After a revocation or the deletion of an application: everyone is looked at anew.
@@ -166,18 +168,21 @@ pub async fn authenticate(api: &ApiState, headers: &HeaderMap) -> Result<Arc<Pri
         return Ok(session.principal);
     }
     let generation = sessions.generation.load(Ordering::Acquire);
-    let (principal, expires_at) = if credential.starts_with(API_KEY_PREFIX) {
-        check_api_key(api, credential, now).await?
-    } else {
-        check_token(api, credential, now).await?
+    let read = async {
+        let (principal, expires_at) = if credential.starts_with(API_KEY_PREFIX) {
+            check_api_key(api, credential, now).await?
+        } else {
+            check_token(api, credential, now).await?
+        };
+        let principal = Arc::new(principal);
+        let fresh_until = Timestamp(now.as_millis() + limits::SESSION_FRESH_MS);
+        let fresh_until = expires_at.map_or(fresh_until, |at| at.min(fresh_until));
+        if sessions.generation.load(Ordering::Acquire) == generation {
+            sessions.cache.insert(key, Session { principal: principal.clone(), fresh_until });
+        }
+        Ok(principal)
     };
-    let principal = Arc::new(principal);
-    let fresh_until = Timestamp(now.as_millis() + limits::SESSION_FRESH_MS);
-    let fresh_until = expires_at.map_or(fresh_until, |at| at.min(fresh_until));
-    if sessions.generation.load(Ordering::Acquire) == generation {
-        sessions.cache.insert(key, Session { principal: principal.clone(), fresh_until });
-    }
-    Ok(principal)
+    sessions.reads.read((generation, key), read).await
 }
 
 async fn check_api_key(api: &ApiState, text: &str, now: Timestamp) -> Result<(Principal, Option<Timestamp>), ApiError> {

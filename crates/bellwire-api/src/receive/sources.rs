@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bellwire_core::limits;
+use bellwire_engine::single_flight::SingleFlight;
 use bellwire_store::StoreError;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ struct Entry {
 /// Keyed by a hash, so that neither memory nor time tells a token.
 pub struct Sources {
     cache: Cache<[u8; 32], Entry>,
+    reads: SingleFlight<(u64, [u8; 32]), Option<Arc<Ready>>>,
     /// Counts changes: what was read while one happened is not remembered.
     generation: AtomicU64,
 }
@@ -34,7 +36,7 @@ fn key_of(token: &str) -> [u8; 32] {
 
 impl Sources {
     pub fn new() -> Self {
-        Self { cache: Cache::new(limits::SOURCES_CACHED), generation: AtomicU64::new(0) }
+        Self { cache: Cache::new(limits::SOURCES_CACHED), reads: SingleFlight::new(), generation: AtomicU64::new(0) }
     }
 
     pub async fn find(&self, api: &ApiState, token: &str) -> Result<Option<Arc<Ready>>, StoreError> {
@@ -46,20 +48,23 @@ impl Sources {
             return Ok(Some(entry.ready.clone()));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let Some(source) = api.store().find_source_by_token(token).await? else {
-            self.cache.remove(&key);
-            return Ok(None);
+        let read = async {
+            let Some(source) = api.store().find_source_by_token(token).await? else {
+                self.cache.remove(&key);
+                return Ok(None);
+            };
+            let ready = match before {
+                // Schemas are compiled once, not every two seconds.
+                Some(entry) if entry.ready.source == source => entry.ready,
+                _ => Arc::new(Ready::new(api.receive(), source)),
+            };
+            let until = now + Duration::from_millis(limits::SOURCE_FRESH_MS);
+            if self.generation.load(Ordering::Acquire) == generation {
+                self.cache.insert(key, Entry { ready: ready.clone(), until });
+            }
+            Ok(Some(ready))
         };
-        let ready = match before {
-            // Schemas are compiled once, not every two seconds.
-            Some(entry) if entry.ready.source == source => entry.ready,
-            _ => Arc::new(Ready::new(api.receive(), source)),
-        };
-        let until = now + Duration::from_millis(limits::SOURCE_FRESH_MS);
-        if self.generation.load(Ordering::Acquire) == generation {
-            self.cache.insert(key, Entry { ready: ready.clone(), until });
-        }
-        Ok(Some(ready))
+        self.reads.read((generation, key), read).await
     }
 
     pub fn forget(&self, token: &str) {
