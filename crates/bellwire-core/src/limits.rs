@@ -74,8 +74,10 @@ pub const GROUP_COSTS_BETWEEN: u32 = 3;
 pub const GROUP_ITEMS_ENOUGH: usize = 32;
 pub const GROUP_WAIT_US_MAX: u64 = 1_500;
 /// The same on PostgreSQL, where a commit is a few milliseconds of waiting for somebody else: half of the time nobody of a node's commits.
+/// Half of those who were there lately are enough, within these bounds: one half is served while the other one is committed.
 pub const BATCH_COSTS_BETWEEN: u32 = 2;
-pub const BATCH_ITEMS_ENOUGH: usize = 64;
+pub const BATCH_ITEMS_ENOUGH_MIN: usize = 32;
+pub const BATCH_ITEMS_ENOUGH_MAX: usize = 256;
 pub const BATCH_WAIT_US_MAX: u64 = 4_000;
 /// Keys of publishing that are kept in memory (56 bytes each, and as many again while these are taken over into the table of keys),
 /// and how many of them are taken over for each message that comes meanwhile.

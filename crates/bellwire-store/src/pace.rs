@@ -1,19 +1,21 @@
 //! When the next group is begun. A commit costs much the same whatever is in it: where more is to be expected, a group waits a moment for
 //! it. Begun at once whenever nobody else commits, groups are small, and keep a processor busy that requests could have.
 //!
-//! Who comes alone never waits, and a group that everybody is in who was there lately does not either.
+//! Who comes alone never waits, and a group that everybody is in who was there lately, or half of a crowd, does not either.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// How long a store's groups may wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Patience {
     /// From the beginning of one group to the next: so often what a group costs.
     pub costs: u32,
     /// … and never longer than this.
     pub wait_max: Duration,
-    /// Messages that make a group large enough.
-    pub messages: usize,
+    /// Messages that make a group large enough: half of those who were there lately, so that one half is served while the other one is
+    /// committed, within these bounds.
+    pub messages: RangeInclusive<usize>,
 }
 
 /// What was seen of the groups so far.
@@ -44,7 +46,8 @@ impl Pace {
 
     /// So many messages make a group that waits for nobody.
     pub fn enough(&self) -> usize {
-        self.most.min(self.patience.messages)
+        let (least, most) = (*self.patience.messages.start(), *self.patience.messages.end());
+        (self.most / 2).clamp(least, most).min(self.most)
     }
 
     /// A group is taken; with those that are not answered yet, so many messages are on their way.
@@ -64,7 +67,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { costs: 3, wait_max: Duration::from_millis(2), messages: 32 };
+    const PATIENCE: Patience = Patience { costs: 3, wait_max: Duration::from_millis(2), messages: 32..=100 };
     const COST: Duration = Duration::from_micros(200);
 
     /// Broken: who publishes one after the other waits for nobody, each time.
@@ -95,6 +98,18 @@ mod tests {
         assert!((4..30).contains(&groups.count()));
     }
 
+    /// Broken: a crowd is committed as one, and nobody is served meanwhile.
+    #[test]
+    fn half_of_a_crowd_is_enough() {
+        let mut pace = Pace::new(PATIENCE);
+        for (there, enough) in [(1, 1), (9, 9), (32, 32), (64, 32), (120, 60), (500, 100)] {
+            pace.begin(Instant::now(), there);
+            pace.end(COST);
+            assert_eq!(pace.enough(), enough, "of {there}");
+            assert!(pace.until(enough).is_none() && (enough == 1 || pace.until(enough - 1).is_some()));
+        }
+    }
+
     /// Broken: a slow disk makes everybody wait much longer than it takes, or a large group waits to grow.
     #[test]
     fn the_wait_is_bounded_and_a_large_group_is_enough() {
@@ -102,6 +117,6 @@ mod tests {
         pace.begin(began, 500);
         pace.end(Duration::from_secs(9));
         assert_eq!(pace.until(1), Some(began + PATIENCE.wait_max));
-        assert_eq!(pace.until(32), None);
+        assert_eq!(pace.until(100), None);
     }
 }

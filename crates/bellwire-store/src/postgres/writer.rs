@@ -48,7 +48,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 const PATIENCE: Patience = Patience {
     costs: limits::BATCH_COSTS_BETWEEN,
     wait_max: Duration::from_micros(limits::BATCH_WAIT_US_MAX),
-    messages: limits::BATCH_ITEMS_ENOUGH,
+    messages: limits::BATCH_ITEMS_ENOUGH_MIN..=limits::BATCH_ITEMS_ENOUGH_MAX,
 };
 
 /// What the lanes have in common.

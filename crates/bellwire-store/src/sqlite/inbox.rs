@@ -64,7 +64,7 @@ struct State {
 const PATIENCE: Patience = Patience {
     costs: limits::GROUP_COSTS_BETWEEN,
     wait_max: Duration::from_micros(limits::GROUP_WAIT_US_MAX),
-    messages: limits::GROUP_ITEMS_ENOUGH,
+    messages: limits::GROUP_ITEMS_ENOUGH..=limits::GROUP_ITEMS_ENOUGH,
 };
 
 impl State {

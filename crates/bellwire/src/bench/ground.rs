@@ -94,16 +94,12 @@ impl Ground {
     /// One does not start.
     pub async fn start(&self, nodes: u32, token: Option<&str>) -> anyhow::Result<Servers> {
         let mut servers: Vec<Server> = Vec::new();
-        // Together they are to have what one would have. With threads for all processors each, they would keep each other from running.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (nodes > 1).then(|| (processors / nodes as usize).max(1));
         for node in 1..=nodes {
             let token = servers.first().map_or(token, |first| Some(first.target.token.as_str()));
             let launch = Launch {
                 data_dir: &self.data_dir,
                 database: self.database.as_ref().map(|database| database.url.as_str()),
                 node,
-                threads,
                 token,
             };
             servers.push(Server::start(&launch)?);

@@ -44,8 +44,6 @@ pub struct Launch<'a> {
     pub database: Option<&'a str>,
     /// Its number, from 1.
     pub node: u32,
-    /// `None`: one a processor.
-    pub threads: Option<usize>,
     /// Of an earlier start; the first one prints a new key.
     pub token: Option<&'a str>,
 }
@@ -56,7 +54,7 @@ impl Server {
     /// # Errors
     /// It does not start.
     pub fn start(launch: &Launch<'_>) -> anyhow::Result<Self> {
-        let Launch { data_dir, database, node, threads, token } = *launch;
+        let Launch { data_dir, database, node, token } = *launch;
         let mut variables = vec![
             ("BELLWIRE_LISTEN", "127.0.0.1:0".to_owned()),
             ("BELLWIRE_DATA_DIR", data_dir.display().to_string()),
@@ -64,7 +62,6 @@ impl Server {
             ("BELLWIRE_LOG__LEVEL", "error".to_owned()),
             ("BELLWIRE_NODE__NAME", format!("bench-{node}")),
         ];
-        variables.extend(threads.map(|threads| ("BELLWIRE_WORKER_THREADS", threads.to_string())));
         variables.extend(database.map(|url| ("BELLWIRE_STORAGE__URL", url.to_owned())));
         let mut process = Process::start("server", &["serve", "--stop-with-stdin"], &variables, data_dir)?;
         let mut key = token.map(str::to_owned);
