@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::on_threads;
+use super::{Threads, on_threads};
 use crate::cli::ConfigArgs;
 use crate::demo::{self, Until};
 use crate::exit::Exit;
@@ -30,5 +30,5 @@ pub fn run(args: &DemoArgs, config: &ConfigArgs) -> anyhow::Result<Exit> {
         None if args.once => Until::Once,
         None => Until::Interrupted,
     };
-    on_threads(None, demo::run(config, args.listen.clone(), until))
+    on_threads(Threads::Default, demo::run(config, args.listen.clone(), until))
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command reads its arguments, does its work, and returns an exit code or an error.
 
+mod affinity;
 pub mod application;
 pub mod attempt;
 pub mod bench_receiver;
@@ -80,23 +81,24 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Re
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
-/// A runtime for servers, with so many threads, or one a processor.
-fn on_threads(count: Option<usize>, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+/// Threads of a server.
+enum Threads {
+    /// One a processor.
+    Default,
+    /// One a processor, which have the machine to themselves.
+    Spread,
+    Count(usize),
+}
+
+/// A runtime for servers.
+fn on_threads(threads: Threads, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(count) = count {
-        runtime.worker_threads(count);
-    }
-    if std::env::var_os("X_PIN").is_some() && std::env::args().nth(1).as_deref() == Some("serve") {
-        let n = count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let seen = std::sync::atomic::AtomicUsize::new(0);
-        runtime.on_thread_start(move || {
-            let at = seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            if at < n {
-                let mut set = rustix::thread::CpuSet::new();
-                set.set(at);
-                let _ = rustix::thread::sched_setaffinity(None, &set);
-            }
-        });
+    match threads {
+        Threads::Default => {}
+        Threads::Spread => affinity::spread(&mut runtime),
+        Threads::Count(count) => {
+            runtime.worker_threads(count);
+        }
     }
     runtime.enable_all().build()?.block_on(work)
 }

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use super::on_threads;
+use super::{Threads, on_threads};
 use crate::cli::ConfigArgs;
 use crate::config::Config;
+use crate::config::storage::Backend;
 use crate::exit::Exit;
 use crate::signal::Signals;
 use crate::{lifecycle, telemetry, terminal};
@@ -24,7 +25,12 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs, config: &ConfigArgs) -> anyhow::Result<Exit> {
     let config = Config::load(&config.sources(&[("--listen", "listen", args.listen.clone())])?)?;
     telemetry::start(&config.log);
-    on_threads(config.server.worker_threads, serve(config, args.stop_with_stdin))
+    let threads = match (config.server.worker_threads, &config.storage.backend) {
+        (Some(count), _) => Threads::Count(count),
+        (None, Backend::Sqlite(_)) => Threads::Spread,
+        (None, Backend::Postgres(_)) => Threads::Default,
+    };
+    on_threads(threads, serve(config, args.stop_with_stdin))
 }
 
 async fn serve(config: Config, stop_with_stdin: bool) -> anyhow::Result<Exit> {

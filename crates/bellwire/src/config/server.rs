@@ -85,8 +85,9 @@ pub const KEYS: &[Key; 7] = &[
         default: "",
         example: "4",
         accepts: "a number from 1 to 1024",
-        about: "Threads that answer and deliver. Default: as many as there are processors that this process may use. Give each its share where \
-                several nodes, or a database, use the same ones.",
+        about: "Threads that answer and deliver. Default: as many as there are processors that this process may use; with two of them and the \
+                embedded store, each thread stays on its own. Fewer leave time to what else runs on the machine, and a number given here lets the \
+                system place them.",
         secrecy: Secrecy::Open,
     },
 ];
