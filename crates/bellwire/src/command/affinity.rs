@@ -45,7 +45,8 @@ fn pin(runtime: &mut Builder, allowed: rustix::thread::CpuSet) {
     });
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::collections::BTreeSet;
     use std::sync::{Arc, Barrier};

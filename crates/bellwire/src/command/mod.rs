@@ -85,7 +85,7 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Re
 enum Threads {
     /// One a processor.
     Default,
-    /// One a processor, which have the machine to themselves.
+    /// One a processor, each on its own where that is worth it: no database runs beside them.
     Spread,
     Count(usize),
 }
