@@ -8,13 +8,15 @@ use tokio::runtime::Builder;
 
 /// So many threads have a processor each, if there are as many.
 #[cfg(target_os = "linux")]
-const PROCESSORS: u32 = 2;
+const PROCESSORS: usize = 2;
 
 /// Gives each worker of a runtime with one for each processor its own, where that is worth it.
 #[cfg(target_os = "linux")]
 pub fn spread(runtime: &mut Builder) {
+    // With a quota of less than two processors there is one worker, wherever it may run.
+    let has_both = std::thread::available_parallelism().is_ok_and(|workers| workers.get() == PROCESSORS);
     match rustix::thread::sched_getaffinity(None) {
-        Ok(allowed) if allowed.count() == PROCESSORS => pin(runtime, allowed),
+        Ok(allowed) if has_both && allowed.count() as usize == PROCESSORS => pin(runtime, allowed),
         _ => {}
     }
 }
