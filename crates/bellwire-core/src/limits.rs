@@ -79,7 +79,7 @@ pub const BATCH_COSTS_BETWEEN: u32 = 2;
 pub const BATCH_ITEMS_ENOUGH_MIN: usize = 32;
 pub const BATCH_ITEMS_ENOUGH_MAX: usize = 256;
 pub const BATCH_WAIT_US_MAX: u64 = 4_000;
-/// Keys of publishing that are kept in memory (56 bytes each, and as many again while these are taken over into the table of keys),
+/// Keys of publishing that are kept in memory (some 80 bytes each, and as many again while these are taken over into the table of keys),
 /// and how many of them are taken over for each message that comes meanwhile.
 pub const FRESH_KEYS_MAX: usize = 65_536;
 pub const FRESH_KEYS_MOVED: usize = 2;
@@ -185,11 +185,12 @@ pub const OLD_SEGMENT_CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// Pages of the embedded store's files: two rows with an event of some kilobytes, compressed, fit into one; each costs two system
 /// calls to log and two to copy.
 pub const PAGE_BYTES: u32 = 8 * 1024;
-/// Pages in a write-ahead log after which they are copied into the database beside the writer (4 MiB: syncs of the log wait for what
-/// is copied, and much at once is what the slowest answers waited for), and after which the writer does it itself (64 MiB), because the
-/// log would grow without bound.
-pub const CHECKPOINT_PAGES: u32 = 512;
-pub const CHECKPOINT_PAGES_MAX: u32 = 8_192;
+/// Pages in a write-ahead log that are copied into the database at once, beside the writer (2 MiB: syncs of the log wait for what is
+/// copied). A log of [`LOG_PAGES`] (16 MiB) of which no more are left is finished by the writer, so that it begins anew: while commits
+/// come without a pause, nobody else ever has all of it copied. At [`LOG_PAGES_MAX`] (64 MiB) the writer copies whatever is left.
+pub const CHECKPOINT_PAGES: u32 = 256;
+pub const LOG_PAGES: u32 = 2_048;
+pub const LOG_PAGES_MAX: u32 = 8_192;
 /// Whether a full disk has space again is tried this often.
 pub const FULL_PROBE_MS: u64 = 250;
 /// Fan-outs whose outstanding endpoints the writer knows by heart (8 bytes an endpoint); others are looked up.

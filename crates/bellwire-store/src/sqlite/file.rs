@@ -17,7 +17,7 @@ const VERSION_MIN: i32 = 3_051_003;
 /// Statements kept prepared per connection: all that the writer uses, and most of what readers do.
 const STATEMENTS_KEPT: usize = 96;
 /// A log that has grown under a burst is cut back to this when it starts over.
-const LOG_BYTES_KEPT: u64 = 64 * 1024 * 1024;
+const LOG_BYTES_KEPT: u64 = 32 * 1024 * 1024;
 /// Connections of one process wait this long for each other's short locks (checkpoints, log restarts).
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How many virtual machine steps pass between looks at the clock: some tens of microseconds.

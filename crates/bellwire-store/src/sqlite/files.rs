@@ -9,7 +9,7 @@ use bellwire_core::{IdKind, Timestamp, id::key_to_timestamp, limits};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteOptions;
-use super::checkpoint::Checkpointer;
+use super::checkpoint::{Checkpointer, Due};
 use super::fault::{Fault, Outcome, io};
 use super::keys::Keys;
 use super::migrate;
@@ -211,14 +211,19 @@ impl Files {
         let mut failed = None;
         for file in self.segments.iter().map(|s| &s.file).chain([&self.control]) {
             let pages = file.log_pages.load(Ordering::Relaxed);
-            if pages < limits::CHECKPOINT_PAGES {
-                file.checkpoint_at.set(limits::CHECKPOINT_PAGES);
-            } else if pages >= limits::CHECKPOINT_PAGES_MAX {
-                if let Err(fault) = super::checkpoint::run(&file.conn, "PASSIVE") {
-                    failed = Some(fault);
-                }
-            } else if pages >= file.checkpoint_at.get() && self.checkpointer.ask(&file.path) {
-                file.checkpoint_at.set(pages + limits::CHECKPOINT_PAGES / 8);
+            let mut copied = file.copied_pages.load(Ordering::Relaxed);
+            if copied > pages {
+                // The log has begun anew.
+                copied = 0;
+                file.copied_pages.store(copied, Ordering::Relaxed);
+            }
+            match Due::of(pages, copied, self.checkpointer.is_busy()) {
+                Due::Nothing => {}
+                Due::Copy => self.checkpointer.ask(&file.path, &file.copied_pages),
+                Due::Finish => match super::checkpoint::run(&file.conn, "PASSIVE") {
+                    Ok(copied) => file.copied_pages.store(copied, Ordering::Relaxed),
+                    Err(fault) => failed = Some(fault),
+                },
             }
         }
         if let Some(fault) = failed.filter(super::checkpoint::is_fatal) {
@@ -230,7 +235,7 @@ impl Files {
     pub fn copy_log(&self, at: usize) -> Outcome<()> {
         let file = &self.segments[at].file;
         self.checkpointer.forget(&file.path);
-        super::checkpoint::run(&file.conn, "PASSIVE")
+        super::checkpoint::run(&file.conn, "PASSIVE").map(drop)
     }
 
     /// Starts a new segment if the message of `key` is too late for the current one. Where that fails, the current one goes on.

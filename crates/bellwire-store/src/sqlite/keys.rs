@@ -3,8 +3,11 @@
 //! The new keys of a group are appended to `fresh_key`, in one row, and kept in memory. When there are many, they are taken over into
 //! `idempotency` in the order of keys, some with every group. There a key that comes by itself dirties a page of its own: half of all
 //! pages written for a received event.
+//!
+//! Everything is done in small steps, as every publisher waits meanwhile: trees, which need no sorting and never grow all at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use bellwire_core::limits;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -51,11 +54,11 @@ pub struct Keys {
     /// Of the open transaction, and as they will stand in its row.
     pending: HashMap<Key, Made>,
     unwritten: Vec<u8>,
-    fresh: HashMap<Key, Made>,
-    /// Being taken over, in the order of keys; the first `moved` of them are.
-    moving: Vec<(Key, Made)>,
-    moved: usize,
-    moved_pending: usize,
+    fresh: BTreeMap<Key, Made>,
+    /// Being taken over.
+    moving: BTreeMap<Key, Made>,
+    /// Up to this one they are taken over in the open transaction.
+    moved_pending: Option<Key>,
     /// Rows of `fresh_key` below this number are in `idempotency`, and have to go.
     trim_below: Option<i64>,
     is_trimmed_pending: bool,
@@ -90,8 +93,8 @@ impl Keys {
         if let Some(made) = self.pending.get(key).or_else(|| self.fresh.get(key)) {
             return Ok(Some(*made));
         }
-        if let Ok(at) = self.moving.binary_search_by_key(key, |(key, _)| *key) {
-            return Ok(Some(self.moving[at].1));
+        if let Some(made) = self.moving.get(key) {
+            return Ok(Some(*made));
         }
         let sql = "SELECT request, message, expires_at FROM idempotency WHERE key = ?1";
         let found = conn
@@ -144,9 +147,7 @@ impl Keys {
     }
 
     fn start_moving(&mut self) {
-        self.moving = self.fresh.drain().collect();
-        self.moving.sort_unstable_by_key(|(key, _)| *key);
-        (self.moved, self.moved_pending) = (0, 0);
+        self.moving = std::mem::take(&mut self.fresh);
         self.next_moving = self.next_committed;
     }
 
@@ -158,13 +159,13 @@ impl Keys {
             self.is_trimmed_pending = gone < rows;
             return Ok(());
         }
-        let until = self.moving.len().min(self.moved_pending.saturating_add(rows));
         let sql = "INSERT OR REPLACE INTO idempotency (key, request, message, expires_at) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = conn.prepare_cached(sql)?;
-        for (key, made) in &self.moving[self.moved_pending..until] {
+        let from = self.moved_pending.map_or(Bound::Unbounded, Bound::Excluded);
+        for (key, made) in self.moving.range((from, Bound::Unbounded)).take(rows) {
             statement.execute(params![key, made.request, made.message, made.expires_at])?;
+            self.moved_pending = Some(*key);
         }
-        self.moved_pending = until;
         Ok(())
     }
 
@@ -172,11 +173,13 @@ impl Keys {
     pub fn committed(&mut self) {
         self.fresh.extend(self.pending.drain());
         self.next_committed = self.next;
-        self.moved = self.moved_pending;
-        if !self.moving.is_empty() && self.moved == self.moving.len() {
-            self.trim_below = Some(self.next_moving);
-            self.moving = Vec::new();
-            (self.moved, self.moved_pending) = (0, 0);
+        if let Some(moved) = self.moved_pending.take() {
+            while self.moving.first_key_value().is_some_and(|(key, _)| *key <= moved) {
+                self.moving.pop_first();
+            }
+            if self.moving.is_empty() {
+                self.trim_below = Some(self.next_moving);
+            }
         }
         if std::mem::take(&mut self.is_trimmed_pending) {
             self.trim_below = None;
@@ -187,7 +190,7 @@ impl Keys {
     pub fn rolled_back(&mut self) {
         self.pending.clear();
         self.unwritten.clear();
-        self.moved_pending = self.moved;
+        self.moved_pending = None;
         self.is_trimmed_pending = false;
     }
 }

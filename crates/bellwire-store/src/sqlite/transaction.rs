@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use bellwire_core::limits;
 use rusqlite::Connection;
 
 use super::SqliteOptions;
@@ -21,8 +20,8 @@ pub struct File {
     pub conn: Connection,
     pub path: PathBuf,
     pub log_pages: Arc<AtomicU32>,
-    /// Log length at which the checkpointer is asked next.
-    pub checkpoint_at: Cell<u32>,
+    /// How much of the log is copied, as the last pass over it told.
+    pub copied_pages: Arc<AtomicU32>,
     is_in_transaction: Cell<bool>,
     /// The write-ahead log, to be synced: opened once for each thread that writes, so that each learns of a failure, whoever's sync met
     /// it. SQLite keeps its locks on other files: closing this one loses none of them.
@@ -41,7 +40,7 @@ impl File {
             conn,
             path: path.to_owned(),
             log_pages,
-            checkpoint_at: Cell::new(limits::CHECKPOINT_PAGES),
+            copied_pages: Arc::default(),
             is_in_transaction: Cell::new(false),
             logs,
             is_synced_by_sqlite: false,

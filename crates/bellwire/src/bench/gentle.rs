@@ -1,13 +1,14 @@
 //! The open loop: messages are sent at a fixed rate, whatever the server does, and every latency counts from the moment
 //! a message was *meant* to be sent (no coordinated omission).
 //!
-//! Plain threads and blocking sockets: at this rate they are idle, and the kernel wakes them to the microsecond, which a
-//! runtime with millisecond timers does not.
+//! One thread sends what is due, which the kernel wakes to the microsecond, as a runtime with millisecond timers does not; another one
+//! reads the answers as they come. A thread for each connection took three times the processor time, which the server was in want of.
 
-use std::io::{Read as _, Write as _};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -26,7 +27,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const WAKE_SLACK: Duration = Duration::from_micros(120);
 /// Waiting actively at higher rates would take the processors from the server; then that much more latency is seen.
 const ACTIVE_PER_SECOND_MAX: u32 = 1_000;
-/// Between the moment that all threads are ready and the first message.
+/// A socket has no room for a request: looked at again after this.
+const NO_ROOM: Duration = Duration::from_micros(50);
+/// Between the moment that all connections stand and the first message.
 const LEAD: Duration = Duration::from_millis(50);
 const ANSWER_BYTES: usize = 16 * 1024;
 
@@ -74,117 +77,218 @@ impl OpenLoop {
         self.send(connections.map(|(address, make)| (address, Box::new(make) as Box<dyn MakeDue>)).collect(), progress).await
     }
 
-    /// Sends what is made for each connection, one request from one after the other.
+    /// Sends what is made for each connection, by whichever has been free for longest.
     ///
     /// # Errors
     /// The server refused, or did not answer.
     pub async fn send(&self, ways: Vec<(SocketAddr, Box<dyn MakeDue>)>, progress: &Arc<Progress>) -> anyhow::Result<Loaded> {
-        let connections = ways.len();
         let total = (self.duration.as_secs_f64() * f64::from(self.per_second)).round() as u64;
         // All connections stand before the first message is due: opening them is no part of what is measured.
         let opening =
             move || ways.into_iter().map(|(address, make)| Ok((open(address)?, make))).collect::<anyhow::Result<Vec<_>>>();
         let ways = tokio::task::spawn_blocking(opening).await??;
-        let start = Arc::new(Start { missing: Mutex::new(connections), ready: Condvar::new(), clocks: OnceLock::new() });
-        let threads: Vec<_> = (0u64..)
-            .zip(ways)
-            .map(|(thread, (stream, requests))| {
-                let sender = Sender {
-                    latencies: latency::full_size()?,
-                    stream,
-                    requests,
-                    interval: Duration::from_secs(1) / self.per_second.max(1),
-                    slack: if self.per_second <= ACTIVE_PER_SECOND_MAX { WAKE_SLACK } else { Duration::ZERO },
-                    start: Arc::clone(&start),
-                    progress: Arc::clone(progress),
-                };
-                Ok(tokio::task::spawn_blocking(move || sender.run((thread..total).step_by(connections))))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let mut all = latency::latencies()?;
-        for thread in threads {
-            all.add(&thread.await??)?;
-        }
+        let streams = ways.iter().map(|(stream, _)| stream.try_clone()).collect::<std::io::Result<Vec<_>>>()?;
+        let lines = Arc::new(Lines {
+            state: Mutex::new(State { free: (0..ways.len()).collect(), due: vec![Instant::now(); ways.len()], error: None }),
+            changed: Condvar::new(),
+            count: ways.len(),
+        });
+        let started = Instant::now() + LEAD;
+        let reader = {
+            let (lines, progress) = (lines.clone(), progress.clone());
+            tokio::task::spawn_blocking(move || read_answers(streams, &lines, &progress))
+        };
+        let sender = Sender {
+            interval: Duration::from_secs(1) / self.per_second.max(1),
+            slack: if self.per_second <= ACTIVE_PER_SECOND_MAX { WAKE_SLACK } else { Duration::ZERO },
+            ways,
+            lines,
+            progress: progress.clone(),
+        };
+        let sent = tokio::task::spawn_blocking(move || sender.run(started, total)).await?;
+        let latencies = reader.await??;
+        let elapsed = sent?;
         Ok(Loaded {
             acknowledged: progress.acknowledged.load(Ordering::Relaxed),
             refused: progress.refused.load(Ordering::Relaxed),
-            elapsed: start.clocks().0.elapsed(),
-            latencies: all,
+            elapsed,
+            latencies,
         })
     }
 }
 
-/// When the first message is due: a moment after the last thread has become ready. A thread that allocates for the first time has
-/// pages of its own cleared, two megabytes for each size: a hundred threads that do so at once leave the server no processor for a
-/// second. So they allocate nothing once the first message is due, and are all there by then.
-struct Start {
-    /// Threads that are not ready yet.
-    missing: Mutex<usize>,
-    ready: Condvar,
-    clocks: OnceLock<(Instant, u64)>,
+/// The connections, by their numbers.
+struct Lines {
+    state: Mutex<State>,
+    /// One has become free, or nothing can be measured any more.
+    changed: Condvar,
+    count: usize,
 }
 
-impl Start {
-    /// Waits until all are.
-    fn ready(&self) -> anyhow::Result<(Instant, u64)> {
-        let mut missing = self.missing.lock();
-        *missing -= 1;
-        if *missing == 0 {
-            self.ready.notify_all();
-        } else if self.ready.wait_while_for(&mut missing, |missing| *missing > 0, ANSWER_TIMEOUT).timed_out() {
-            bail!("{missing} of the connections' threads did not start within {ANSWER_TIMEOUT:?}");
+struct State {
+    /// Free for longest first.
+    free: VecDeque<usize>,
+    /// When the request that is under way on each was meant to be sent.
+    due: Vec<Instant>,
+    error: Option<anyhow::Error>,
+}
+
+impl Lines {
+    /// Waits for a free one.
+    fn take(&self, due: Instant) -> anyhow::Result<usize> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
+            if let Some(line) = state.free.pop_front() {
+                state.due[line] = due;
+                return Ok(line);
+            }
+            self.wait(&mut state)?;
         }
-        Ok(self.clocks())
     }
 
-    fn clocks(&self) -> (Instant, u64) {
-        let lead_nanos = u64::try_from(LEAD.as_nanos()).unwrap_or(u64::MAX);
-        *self.clocks.get_or_init(|| (Instant::now() + LEAD, now_nanos() + lead_nanos))
+    fn wait_for_all(&self) -> anyhow::Result<()> {
+        let mut state = self.state.lock();
+        while state.error.is_none() && state.free.len() < self.count {
+            self.wait(&mut state)?;
+        }
+        state.error.take().map_or(Ok(()), Err)
+    }
+
+    fn wait(&self, state: &mut parking_lot::MutexGuard<'_, State>) -> anyhow::Result<()> {
+        if self.changed.wait_for(state, ANSWER_TIMEOUT).timed_out() {
+            bail!("no answer within {ANSWER_TIMEOUT:?}");
+        }
+        Ok(())
+    }
+
+    /// Its answer has come: since when that was waited for.
+    fn answered(&self, line: usize) -> Instant {
+        let mut state = self.state.lock();
+        state.free.push_back(line);
+        let due = state.due[line];
+        drop(state);
+        self.changed.notify_one();
+        due
+    }
+
+    fn fail(&self, error: anyhow::Error) {
+        self.state.lock().error.get_or_insert(error);
+        self.changed.notify_one();
     }
 }
 
-/// One connection's share.
 struct Sender {
-    /// Made by the thread that starts the others, and never larger: see [`Start`].
-    latencies: Latencies,
-    stream: TcpStream,
-    requests: Box<dyn MakeDue>,
+    ways: Vec<(TcpStream, Box<dyn MakeDue>)>,
     interval: Duration,
     /// Waited actively before a request is due.
     slack: Duration,
-    start: Arc<Start>,
+    lines: Arc<Lines>,
     progress: Arc<Progress>,
 }
 
 impl Sender {
-    fn run(mut self, sequences: impl Iterator<Item = u64>) -> anyhow::Result<Latencies> {
-        let mut latencies = self.latencies;
-        let (started, started_nanos) = self.start.ready()?;
-        for sequence in sequences {
+    /// Sends so many requests, and waits for the last answer.
+    fn run(mut self, started: Instant, total: u64) -> anyhow::Result<Duration> {
+        let result = self.send_all(started, total).and_then(|()| self.lines.wait_for_all());
+        let elapsed = started.elapsed();
+        // Who reads is at the end then.
+        self.ways.iter().for_each(|(stream, _)| drop(stream.shutdown(std::net::Shutdown::Both)));
+        result.map(|()| elapsed)
+    }
+
+    fn send_all(&mut self, started: Instant, total: u64) -> anyhow::Result<()> {
+        let started_nanos = now_nanos() + nanos(started.saturating_duration_since(Instant::now()));
+        for sequence in 0..total {
             let offset = self.interval * u32::try_from(sequence).unwrap_or(u32::MAX);
             let due = started + offset;
             wait_until(due, self.slack);
-            let due_nanos = started_nanos + u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
-            let request = self.requests.make_due(due_nanos, sequence);
+            let line = self.lines.take(due)?;
+            let (stream, requests) = &mut self.ways[line];
+            let request = requests.make_due(started_nanos + nanos(offset), sequence);
             self.progress.sent.fetch_add(1, Ordering::Relaxed);
-            let status = exchange(&mut self.stream, request)?;
-            latency::record(&mut latencies, u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
-            if (200..300).contains(&status) {
-                self.progress.acknowledged.fetch_add(1, Ordering::Relaxed);
-            } else {
-                bail!("the server answered {status} at {:.0} requests/s", 1.0 / self.interval.as_secs_f64());
-            }
+            send(stream, request)?;
         }
-        Ok(latencies)
+        Ok(())
     }
 }
 
+/// On a thread of its own, until all are closed.
+fn read_answers(streams: Vec<TcpStream>, lines: &Arc<Lines>, progress: &Arc<Progress>) -> anyhow::Result<Latencies> {
+    let latencies = Arc::new(Mutex::new(latency::latencies()?));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let readers: Vec<_> = (0..)
+            .zip(streams)
+            .map(|(line, stream)| {
+                let reader = Reader { line, lines: lines.clone(), progress: progress.clone(), latencies: latencies.clone() };
+                tokio::spawn(reader.run(stream))
+            })
+            .collect();
+        for reader in readers {
+            reader.await?;
+        }
+        anyhow::Ok(())
+    })?;
+    let latencies = latencies.lock().clone();
+    Ok(latencies)
+}
+
+/// Reads the answers of one connection.
+struct Reader {
+    line: usize,
+    lines: Arc<Lines>,
+    progress: Arc<Progress>,
+    latencies: Arc<Mutex<Latencies>>,
+}
+
+impl Reader {
+    async fn run(self, stream: TcpStream) {
+        if let Err(error) = self.read(stream).await {
+            self.lines.fail(error);
+        }
+    }
+
+    async fn read(&self, stream: TcpStream) -> anyhow::Result<()> {
+        let stream = tokio::net::TcpStream::from_std(stream)?;
+        let mut buffer = [0; ANSWER_BYTES];
+        let mut end = 0;
+        loop {
+            stream.readable().await?;
+            let count = match stream.try_read(&mut buffer[end..]) {
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if count == 0 {
+                // Of use to nobody, if all has been answered.
+                bail!("the server closed the connection");
+            }
+            end += count;
+            let Some(answered) = parse_answer(&buffer[..end])? else { continue };
+            end = 0;
+            if !(200..300).contains(&answered.status) {
+                bail!("the server answered {}", answered.status);
+            }
+            self.progress.acknowledged.fetch_add(1, Ordering::Relaxed);
+            let due = self.lines.answered(self.line);
+            latency::record(&mut self.latencies.lock(), u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Without blocking, which nobody who also reads can have.
 fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(address).context("the server cannot be reached")?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_nonblocking(true)?;
     Ok(stream)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn wait_until(due: Instant, slack: Duration) {
@@ -197,18 +301,16 @@ fn wait_until(due: Instant, slack: Duration) {
     }
 }
 
-fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<u16> {
-    stream.write_all(request)?;
-    let mut buffer = [0; ANSWER_BYTES];
-    let mut end = 0;
-    loop {
-        let count = stream.read(&mut buffer[end..])?;
-        if count == 0 {
-            bail!("the server closed the connection");
-        }
-        end += count;
-        if let Some(answered) = parse_answer(&buffer[..end])? {
-            return Ok(answered.status);
+fn send(stream: &mut TcpStream, mut request: &[u8]) -> anyhow::Result<()> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    while !request.is_empty() {
+        match stream.write(request) {
+            Ok(0) => bail!("the server closed the connection"),
+            Ok(count) => request = &request[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => std::thread::sleep(NO_ROOM),
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
 }

@@ -17,14 +17,6 @@ pub fn latencies() -> anyhow::Result<Latencies> {
     Ok(Histogram::new(3)?)
 }
 
-/// An empty histogram as large as it can become: recording in it takes no memory.
-///
-/// # Errors
-/// As above.
-pub fn full_size() -> anyhow::Result<Latencies> {
-    Ok(Histogram::new_with_max(LATENCY_MICROS_MAX, 3)?)
-}
-
 /// Records one latency.
 pub fn record(latencies: &mut Latencies, micros: u64) {
     // It grows by itself; only memory could run out, and that ends the process anyway.
