@@ -1,14 +1,14 @@
 //! The lanes that write: each takes what waits, commits it as a batch on its own connection, tells the sink, answers all waiters.
 //!
-//! Two lanes accept, so that one batch is gathered and sent while the other commits. Two record, each the attempts of its endpoints,
-//! so that those of one delivery stay in order. While the database is away accepts are refused at once and records are kept.
+//! Two lanes accept, so that one batch is gathered and sent while the other commits. Two record (one, on a node with no more than half of the
+//! shards), each the attempts of its endpoints, so that those of one delivery stay in order. While the database is away accepts are refused at once and records are kept.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bellwire_core::{Shard, Timestamp, limits};
+use bellwire_core::{SHARDS, Shard, Timestamp, limits};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -66,6 +66,8 @@ pub struct Shared {
     /// Messages in batches that are not committed yet.
     unanswered: AtomicUsize,
     pub records: [Inbox<AttemptRecord>; RECORD_LANES as usize],
+    /// So many of the lanes that record are given attempts.
+    recording: AtomicUsize,
     pub doubts: Arc<Semaphore>,
     permits: Semaphore,
     /// Accept lanes that have no connection; if that is all of them, the database is away.
@@ -223,6 +225,13 @@ pub fn same(error: &StoreError) -> StoreError {
     }
 }
 
+/// How many lanes record on a node with so many shards: as many for all shards together, whoever has them, since the database pays for
+/// every batch of all nodes.
+fn lanes_for(shards: usize) -> usize {
+    let lanes = RECORD_LANES as usize;
+    ((lanes * shards + SHARDS / 2) / SHARDS).clamp(1, lanes)
+}
+
 /// The writing half of the store.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -242,6 +251,7 @@ impl Writer {
             pace: Mutex::new(Pace::new(PATIENCE)),
             unanswered: AtomicUsize::new(0),
             records: std::array::from_fn(|_| Inbox::new()),
+            recording: AtomicUsize::new(1),
             doubts: Arc::new(Semaphore::new(DOUBTS_MAX)),
             permits: Semaphore::new(limits::WRITER_QUEUE_MAX),
             disconnected: AtomicUsize::new(0),
@@ -289,7 +299,7 @@ impl Writer {
 
     /// Keeps it until it is written; the caller bounds how many there are.
     pub fn record(&self, record: AttemptRecord) {
-        let lane = usize::from(Shard::of(record.endpoint).0) % self.shared.records.len();
+        let lane = usize::from(Shard::of(record.endpoint).0) % self.shared.recording.load(Ordering::Relaxed);
         if !self.shared.records[lane].push(record) {
             tracing::warn!("an attempt ended after the store was closed; it will be repeated");
         }
@@ -306,6 +316,7 @@ impl Writer {
     }
 
     pub async fn set_local(&self, shards: bellwire_core::ShardSet) {
+        self.shared.recording.store(lanes_for(shards.len()), Ordering::Relaxed);
         self.shared.local.set(shards).await;
     }
 
@@ -412,6 +423,14 @@ impl<K: std::hash::Hash + Eq> BatchBounds<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Broken: of several nodes, each sends small batches from as many lanes as if it were alone; or one without shards has no lane.
+    #[test]
+    fn nodes_share_the_lanes_that_record_as_they_share_the_shards() {
+        for (shards, lanes) in [(0, 1), (85, 1), (128, 1), (130, 1), (200, 2), (SHARDS, 2)] {
+            assert_eq!(lanes_for(shards), lanes, "{shards}");
+        }
+    }
 
     /// Broken: messages to a thousand endpoints each go to the server in one statement of half a million rows.
     #[test]
