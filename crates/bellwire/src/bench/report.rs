@@ -73,16 +73,13 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The stores beside each other, as fractions of R in the same run.
+/// The stores beside each other, as fractions of R in the same run, and by messages a second: R, too, is measured anew for each.
 fn side_by_side(results: &Results, variants: &[Variant]) -> anyhow::Result<()> {
-    let of_r = |runs: &[PhaseRun], phase: Phase, variant: Variant| {
-        runs.iter().find(|run| run.phase == phase && run.variant == variant).map(|run| run.of_r)
-    };
     terminal::line("")?;
     for phase in Phase::ALL {
-        let over = |a: Variant, b: Variant| {
-            let pairs = results.runs.iter().filter_map(|run| Some(ratio(of_r(run, phase, a)?, of_r(run, phase, b)?)));
-            median(pairs.collect::<Vec<_>>())
+        let over = |a: Variant, b: Variant, value: fn(&PhaseRun) -> f64| {
+            let of = |runs: &[PhaseRun], variant| runs.iter().find(|run| run.phase == phase && run.variant == variant).map(value);
+            median(results.runs.iter().filter_map(|run| Some(ratio(of(run, a)?, of(run, b)?))).collect::<Vec<_>>())
         };
         let parts: Vec<String> = variants
             .iter()
@@ -90,7 +87,10 @@ fn side_by_side(results: &Results, variants: &[Variant]) -> anyhow::Result<()> {
                 let of_r = summary(&results.runs, phase, *variant)?.of_r;
                 let before = variants.iter().rev().find(|other| other.nodes < variant.nodes && other.store == variant.store);
                 let base = before.copied().or_else(|| variants.first().copied()).filter(|base| base != variant);
-                let compared = base.map(|base| format!(" ({:.2} of {})", over(*variant, base), base.title()));
+                let compared = base.map(|base| {
+                    let by_messages = over(*variant, base, |run| run.measured.messages_per_s);
+                    format!(" ({:.2} of {}, {by_messages:.2} by messages)", over(*variant, base, |run| run.of_r), base.title())
+                });
                 Some(format!("{} {of_r:.3} R{}", variant.title(), compared.unwrap_or_default()))
             })
             .collect();
