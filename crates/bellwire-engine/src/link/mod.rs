@@ -270,7 +270,11 @@ impl Links {
             }
             let asked_by = self.asked_by.lock().get(&new.message.id).copied();
             for (owner, endpoints) in owned.drain(..).filter(|(owner, _)| Some(*owner) != asked_by) {
-                peers.links.get(&owner).inspect(|link| link.tell(new, endpoints));
+                match peers.links.get(&owner) {
+                    Some(link) => link.tell(new, endpoints),
+                    // Given up since the last heartbeat, which does not say yet to whom.
+                    None => peers.links.values().for_each(|link| link.nudge()),
+                }
             }
         }
     }
