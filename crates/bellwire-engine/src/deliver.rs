@@ -15,7 +15,7 @@ use bytes::Bytes;
 use crate::Engine;
 use crate::pool::Pool;
 use crate::record::Done;
-use crate::route::{Destination, Route};
+use crate::route::Route;
 use crate::scheduler::{Feedback, Job};
 use crate::sign::RequestWriter;
 use crate::transport::{Connection, Response, TransportError};
@@ -116,39 +116,41 @@ impl Engine {
         let Some(payload) = &message.payload else {
             return self.record(job, Some(&route), Done::Cancelled("the payload was deleted or has expired"));
         };
-        if !self.is_still_ours(job).await {
-            self.queue.dropped(job);
-            return Feedback::NotSent;
+        while self.is_still_ours(job).await {
+            let now = self.now();
+            let began = Instant::now();
+            let result = self.exchange(worker, job, &route, message, payload, now).await;
+            let duration = began.elapsed();
+            match result {
+                Ok(Some(response)) => return self.answered(job, &route, response, now, duration),
+                Ok(None) => {}
+                Err(error) => return self.failed(job, &route, &error, now, duration),
+            }
         }
-        let now = self.now();
-        let began = Instant::now();
-        let result = match &route.destination {
-            Ok(destination) => self.exchange(worker, &route, destination, message, payload, now).await,
-            Err(error) => Err(error.clone()),
-        };
-        let duration = began.elapsed();
-        match result {
-            Ok(response) => self.answered(job, &route, response, now, duration),
-            Err(error) => self.failed(job, &route, &error, now, duration),
-        }
+        self.queue.dropped(job);
+        Feedback::NotSent
     }
 
+    /// `None`: not sent, as the delivery may be another node's by now.
     async fn exchange(
         &self,
         worker: &mut Worker,
+        job: &Job,
         route: &Route,
-        destination: &Destination,
         message: &Message,
         payload: &Bytes,
         now: Timestamp,
-    ) -> Result<Response, TransportError> {
+    ) -> Result<Option<Response>, TransportError> {
+        let destination = route.destination.as_ref().map_err(Clone::clone)?;
         let deadline = tokio::time::Instant::now() + self.config.request_timeout;
         worker.request.prepare(self.config.header_prefix, route, destination, message, payload, now)?;
         let mut slot = match worker.connection.take() {
             Some((connection, pool)) if Arc::ptr_eq(&pool, &destination.pool) => Some(connection),
             _ => destination.pool.take(),
         };
-        let result = self.client.exchange(&mut slot, &destination.target, worker.request.head(), payload, deadline).await;
+        let is_ours = || self.shards.epoch() == job.epoch && self.shards.is_sure();
+        let result =
+            self.client.exchange(&mut slot, &destination.target, worker.request.head(), payload, deadline, is_ours).await;
         worker.connection = slot.map(|connection| (connection, destination.pool.clone()));
         result
     }

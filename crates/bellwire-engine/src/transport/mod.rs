@@ -155,7 +155,8 @@ impl Client {
     /// A request that finds its kept-alive connection closed, with no byte received, is sent once more on a fresh one
     /// ([`Response::is_resent`]); the receiver may then see it twice, with the same id.
     ///
-    /// `head`: from [`RequestHead::write`]. `deadline`: for all of it, connecting included.
+    /// `head`: from [`RequestHead::write`]. `deadline`: for all of it, connecting included. `may_send` is asked right before the request is
+    /// written, each time, since connecting may have taken long; `None`: it said no, and the request was not sent (again).
     ///
     /// # Errors
     /// [`TransportError`].
@@ -166,7 +167,8 @@ impl Client {
         head: &[u8],
         body: &[u8],
         deadline: Instant,
-    ) -> Result<Response, TransportError> {
+        may_send: impl Fn() -> bool,
+    ) -> Result<Option<Response>, TransportError> {
         if slot.as_ref().is_some_and(|connection| !self.is_usable(connection, target)) {
             *slot = None;
         }
@@ -174,16 +176,22 @@ impl Client {
             Some(connection) => connection,
             None => slot.insert(self.connect(target, deadline).await?),
         };
+        if !may_send() {
+            return Ok(None);
+        }
         let mut result = connection.send(head, body, deadline).await;
         if result.as_ref().is_err_and(TransportError::is_stale_connection) {
             *slot = None;
             let connection = slot.insert(self.connect(target, deadline).await?);
+            if !may_send() {
+                return Ok(None);
+            }
             result = connection.send(head, body, deadline).await.map(|answer| Response { is_resent: true, ..answer });
         }
         if slot.as_ref().is_some_and(|connection| !connection.is_reusable()) {
             *slot = None;
         }
-        result
+        result.map(Some)
     }
 
     /// One request on a connection of its own: for the command line, handshakes and tests. `headers` are added to the

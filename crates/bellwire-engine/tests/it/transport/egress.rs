@@ -61,10 +61,10 @@ async fn a_new_dial_is_judged_anew_and_looks_up_exactly_once() {
     RequestHead::new("POST", &target, "test").unwrap().write(&mut head, &[], 0).unwrap();
     let mut slot = None;
     for _ in 0..2 {
-        let answer = client.exchange(&mut slot, &target, &head, b"", Instant::now() + LONG).await.unwrap();
+        let answer = client.exchange(&mut slot, &target, &head, b"", Instant::now() + LONG, || true).await.unwrap().unwrap();
         assert_eq!((answer.status, resolver.lookups()), (200, 1));
     }
-    let error = client.exchange(&mut slot, &target, &head, b"", Instant::now() + LONG).await.unwrap_err();
+    let error = client.exchange(&mut slot, &target, &head, b"", Instant::now() + LONG, || true).await.unwrap_err();
     assert!(matches!(error, TransportError::Refused(_)), "{error:?}");
     assert_eq!((resolver.lookups(), receiver.accepted()), (2, 1));
 }

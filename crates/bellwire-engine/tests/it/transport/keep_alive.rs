@@ -15,7 +15,7 @@ fn head(target: &Target) -> Vec<u8> {
 
 async fn exchange(client: &Client, slot: &mut Option<Connection>, url: &str) -> Result<Response, TransportError> {
     let target = client.policy().judge_url(url).unwrap_or_else(|_| loopback().judge_url(url).unwrap());
-    client.exchange(slot, &target, &head(&target), b"{}", Instant::now() + LONG).await
+    client.exchange(slot, &target, &head(&target), b"{}", Instant::now() + LONG, || true).await.map(Option::unwrap)
 }
 
 /// Broken: every delivery pays for a new connection, which is most of its cost.
@@ -67,6 +67,39 @@ async fn a_request_whose_reused_connection_dies_is_sent_once_more_and_says_so() 
     let second = exchange(&client, &mut slot, &receiver.url()).await.unwrap();
     assert!(second.status == 200 && second.is_resent);
     assert_eq!(receiver.accepted(), 2);
+}
+
+/// Broken: a node that was stopped, or took long to connect, sends what has become another node's meanwhile.
+#[tokio::test]
+async fn nothing_is_written_once_it_may_not_be_sent_any_more() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    let receiver = Receiver::start(move |_, mut stream| {
+        let counter = Arc::clone(&counter);
+        async move {
+            // Answers the first request on a connection, and drops the second without a byte.
+            for answer in [OK, b""] {
+                if read_request(&mut stream).await.is_some() {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        }
+    })
+    .await;
+    let (client, mut slot) = (client(), None);
+    let target = loopback().judge_url(&receiver.url()).unwrap();
+    let head = head(&target);
+    // On a fresh connection, that then is of use to who may send.
+    let withdrawn = client.exchange(&mut slot, &target, &head, b"{}", Instant::now() + LONG, || false).await;
+    assert_eq!((withdrawn, seen.load(Ordering::SeqCst)), (Ok(None), 0));
+    assert_eq!(exchange(&client, &mut slot, &receiver.url()).await.unwrap().status, 200);
+    assert_eq!((receiver.accepted(), seen.load(Ordering::SeqCst)), (1, 1));
+    // On the connection that takes the place of one that died under the request.
+    let asked = AtomicUsize::new(0);
+    let may_send_once = || asked.fetch_add(1, Ordering::SeqCst) == 0;
+    let withdrawn = client.exchange(&mut slot, &target, &head, b"{}", Instant::now() + LONG, may_send_once).await;
+    assert_eq!((withdrawn, asked.into_inner(), seen.load(Ordering::SeqCst)), (Ok(None), 2, 2));
 }
 
 /// Broken: a receiver that had begun to answer gets the request again at once.

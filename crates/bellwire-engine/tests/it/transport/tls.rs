@@ -78,7 +78,7 @@ async fn tls_connections_are_kept() {
     let mut slot = None;
     for _ in 0..10 {
         let deadline = tokio::time::Instant::now() + LONG;
-        let answer = client.exchange(&mut slot, &target, &head, b"{}", deadline).await.unwrap();
+        let answer = client.exchange(&mut slot, &target, &head, b"{}", deadline, || true).await.unwrap().unwrap();
         assert_eq!((answer.status, answer.is_resent), (200, false));
     }
     assert_eq!(receiver.accepted(), 1);
