@@ -24,12 +24,8 @@ use clap::Parser as _;
 
 use exit::Exit;
 
-/// Many small allocations live and die on different threads (a message comes in on one and leaves on another): the system's
-/// allocator costs an eighth of the throughput there.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    bellwire_allocator::configure();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

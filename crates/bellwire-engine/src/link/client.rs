@@ -196,6 +196,25 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+impl Link {
+    /// One that is up and goes nowhere.
+    pub fn to_nobody() -> Arc<Self> {
+        Arc::new(Self {
+            asks: mpsc::channel(1).0,
+            places: Semaphore::new(0),
+            is_up: Arc::new(AtomicBool::new(true)),
+            news: Arc::default(),
+            behind: Arc::default(),
+        })
+    }
+
+    /// What waits to be sent: messages to tell of, and whether there is a nudge.
+    pub fn waiting(&self) -> (usize, bool) {
+        (self.news.accepted.lock().len(), self.news.is_nudge.load(Ordering::Acquire))
+    }
+}
+
 /// The other node, as its row says.
 struct Peer {
     key: LinkKey,

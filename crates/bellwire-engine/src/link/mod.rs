@@ -347,3 +347,49 @@ impl Links {
         self.peers.read().links.values().filter(|link| link.is_up()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwire_core::{AppId, IdKind, Message, Timestamp};
+
+    use super::*;
+
+    fn accepted(endpoints: Vec<EndpointId>) -> Arc<NewMessage> {
+        let message = Message {
+            id: MessageId::from_bytes([1; 20]),
+            app: AppId::from_bytes([2; 20]),
+            event_type: "a.b".to_owned(),
+            event_id: None,
+            payload: None,
+            content_type: "application/json".to_owned(),
+            channels: vec![],
+            tags: vec![],
+            created_at: Timestamp(5),
+            deliver_at: None,
+            payload_expires_at: Timestamp(7),
+            origin: None,
+        };
+        Arc::new(NewMessage { message, endpoints, idempotency: None, app_version: None })
+    }
+
+    /// Broken: whoever has got a shard a moment ago learns of what is accepted for it when it next looks, a quarter of a second later.
+    #[tokio::test]
+    async fn owners_are_told_and_while_nobody_knows_who_they_are_all_are_nudged() {
+        let config = LinkConfig { listen: ([127, 0, 0, 1], 0).into(), advertise: None, key: LinkKey::new([3; 32]) };
+        let (links, _listener) = Links::bind(Some(&config)).await.unwrap();
+        let (known, unknown) = (EndpointId::from_bytes([5; 20]), EndpointId::from_bytes([6; 20]));
+        assert_ne!(Shard::of(known), Shard::of(unknown));
+        {
+            let mut peers = links.peers.write();
+            peers.owners[Shard::of(known).index()] = 7;
+            peers.links = HashMap::from([(7, Link::to_nobody()), (8, Link::to_nobody())]);
+        }
+        let waiting = || [7, 8].map(|epoch| links.peers.read().links[&epoch].waiting());
+        links.tell_owners(&[accepted(vec![known])], &[Shard::of(known)].into_iter().collect());
+        assert_eq!(waiting(), [(0, false), (0, false)], "what is this node's own is nobody else's business");
+        links.tell_owners(&[accepted(vec![known])], &ShardSet::EMPTY);
+        assert_eq!(waiting(), [(1, false), (0, false)]);
+        links.tell_owners(&[accepted(vec![unknown])], &ShardSet::EMPTY);
+        assert_eq!(waiting(), [(1, true), (0, true)]);
+    }
+}

@@ -31,6 +31,11 @@ impl Fault {
         }
     }
 
+    /// A row that was to be new is there, under whatever index.
+    pub fn is_there_already(&self) -> bool {
+        self.code() == Some(&SqlState::UNIQUE_VIOLATION)
+    }
+
     /// A prepared statement is not, or is already, on the server's connection: somebody else's is in between.
     pub fn is_statement_elsewhere(&self) -> bool {
         let codes = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];

@@ -2,6 +2,8 @@
 //!
 //! Done again after a lost connection it changes nothing more: what is counted follows from the rows that really changed. If the
 //! node's fence is gone, it changes nothing at all.
+//!
+//! Attempts are inserted without looking whether they are there, which would cost a third more: an error says that some are.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -23,17 +25,33 @@ const CANCELLED: i16 = 3;
 const HELD: &str = "WITH held AS (SELECT 1 FROM fence WHERE epoch = $1 AND lane = $2 FOR NO KEY UPDATE)";
 const KEPT: &str = "kept AS (INSERT INTO attempt (message, id, tail, endpoint, status, trigger, response_status, duration_ms, \
      \"timestamp\", url, response) SELECT message, id, tail, endpoint, status, trigger, response_status, duration_ms, at, url, response \
-     FROM input WHERE id IS NOT NULL ON CONFLICT DO NOTHING)";
+     FROM input WHERE id IS NOT NULL";
 const COUNTED: &str = "counted AS (INSERT INTO counter (endpoint, minute, success, fail, canceled) \
      SELECT endpoint, minute, sum(success), sum(fail), sum(canceled) FROM counts GROUP BY endpoint, minute ORDER BY endpoint, minute \
      ON CONFLICT (endpoint, minute) DO UPDATE SET success = counter.success + excluded.success, fail = counter.fail + excluded.fail, \
      canceled = counter.canceled + excluded.canceled)";
 
+/// Whether a batch has been written before, or may have been: its commit was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    First,
+    Again,
+}
+
+impl Time {
+    /// The attempts. Again, those that are there stay as they are.
+    fn kept(self) -> String {
+        let tail = if self == Self::Again { " ON CONFLICT DO NOTHING)" } else { ")" };
+        format!("{KEPT}{tail}")
+    }
+}
+
 /// What becomes of nearly all: first tries that succeed.
-fn first_tries_sql() -> String {
+fn first_tries_sql(time: Time) -> String {
+    let kept = time.kept();
     format!(
         "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS i (message, endpoint, id, tail, \
-         status, trigger, response_status, duration_ms, at, url, response, minute) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
+         status, trigger, response_status, duration_ms, at, url, response, minute) WHERE EXISTS (SELECT 1 FROM held)), {kept}, \
          gone AS (DELETE FROM queue AS q USING input AS i WHERE q.message = i.message AND q.endpoint = i.endpoint \
          RETURNING i.endpoint, i.minute), \
          counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone), {COUNTED} \
@@ -46,11 +64,12 @@ fn first_tries_sql() -> String {
 /// * planned: what to do. 0: nothing; 1: take its rows away; 2: wait in retry; 3: end in outcome.
 ///
 /// A first try leaves a manual try of the same delivery alone if it succeeded, and takes its place if not.
-fn any_sql() -> String {
+fn any_sql(time: Time) -> String {
+    let kept = time.kept();
     format!(
         "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
          $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
-         is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {KEPT}, \
+         is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {kept}, \
          gone AS (DELETE FROM queue AS q USING input AS i WHERE i.is_first AND q.message = i.message AND q.endpoint = i.endpoint \
          RETURNING i.endpoint, i.minute, i.next), \
          delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0 \
@@ -172,8 +191,17 @@ fn minute_of(record: &AttemptRecord, latest: Timestamp) -> i64 {
     at.as_millis().div_euclid(60_000)
 }
 
-/// Writes a batch in which no delivery stands twice.
-pub async fn write(conn: &Conn, batch: &[AttemptRecord], epoch: i64, lane: i16, latest: Timestamp) -> Outcome<Written> {
+/// Writes a batch in which no delivery stands twice. A [`Fault::is_there_already`] wrote nothing: it is to be written as one that was before.
+///
+/// [`Fault::is_there_already`]: super::fault::Fault::is_there_already
+pub async fn write(
+    conn: &Conn,
+    batch: &[AttemptRecord],
+    time: Time,
+    epoch: i64,
+    lane: i16,
+    latest: Timestamp,
+) -> Outcome<Written> {
     let columns = Columns::of(batch, latest);
     let mut params = vec![
         p(&epoch),
@@ -196,7 +224,7 @@ pub async fn write(conn: &Conn, batch: &[AttemptRecord], epoch: i64, lane: i16, 
     let failed = columns.message.iter().zip(&columns.next).filter(|(_, next)| **next != DELIVERED).map(|(message, _)| *message);
     let failed = distinct(failed.collect());
     let rows = if columns.is_simple() {
-        conn.query_kept(WRITE_MAX, &first_tries_sql(), &params).await?
+        conn.query_kept(WRITE_MAX, &first_tries_sql(time), &params).await?
     } else {
         params.extend([
             p(&columns.n),
@@ -211,7 +239,7 @@ pub async fn write(conn: &Conn, batch: &[AttemptRecord], epoch: i64, lane: i16, 
             p(&failed),
             p(&messages),
         ]);
-        conn.query_within(WRITE_MAX, &any_sql(), &params).await?
+        conn.query_within(WRITE_MAX, &any_sql(time), &params).await?
     };
     let Some(found) = rows.first() else { return Err(StoreError::Corrupt("a batch without an answer".to_owned()).into()) };
     if !row::get::<bool>(found, 0)? {

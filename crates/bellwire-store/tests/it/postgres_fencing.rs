@@ -87,6 +87,33 @@ async fn a_node_declared_dead_changes_nothing_and_what_it_accepts_goes_to_whoeve
     Postgres::shared().drop_database(&url);
 }
 
+/// As after a commit that nobody confirmed: what was written is written again, with others. Broken: their batch is refused for ever, or a
+/// delivery is counted twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_recorded_again_changes_nothing() {
+    let url = database().await;
+    let w = node(&url).await;
+    assert!(w.take_all().await);
+    let endpoint = subscribed(&w).await;
+    let mut records = Vec::new();
+    for _ in 0..4 {
+        let message = w.publish(endpoint.app, &[endpoint.id]).await;
+        records.push(delivered(&w, &message, &endpoint));
+    }
+    // The second pair is of those that are not all first tries that succeed.
+    records[2].next = DeliveryNext::RetryAt { at: w.now(), tries: 1 };
+    for (place, pair) in records.chunks(2).enumerate() {
+        w.store.record_attempt(pair[0].clone());
+        w.wait_for_records(3 * place + 1).await;
+        pair.iter().for_each(|record| w.store.record_attempt(record.clone()));
+        w.wait_for_records(3 * place + 3).await;
+    }
+    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 4);
+    assert_eq!(count(&url, "SELECT sum(success) FROM counter"), 3);
+    assert_eq!(count(&url, "SELECT count(*) FROM queue"), 0);
+    assert_eq!(count(&url, "SELECT count(*) FROM retry"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_idempotency_key_used_on_two_nodes_at_the_same_instant_makes_one_message() {
     let url = database().await;

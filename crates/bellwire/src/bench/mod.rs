@@ -43,6 +43,9 @@ pub struct BenchArgs {
     /// Length of each phase's load
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = parse_seconds)]
     pub seconds: f64,
+    /// Before it, the same load for this long, which does not count: a server that has just started touches its memory for the first time
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = parse_warm_up)]
+    pub warm_up: f64,
     /// Which phases, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Phase::PUBLISHING)]
     pub phases: Vec<Phase>,
@@ -127,6 +130,13 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=3_600.0).contains(&seconds) => Ok(seconds),
         _ => Err("is not a number of seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
+fn parse_warm_up(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds == 0.0 || (0.1..=60.0).contains(&seconds) => Ok(seconds),
+        _ => Err("is neither 0 nor a number of seconds from 0.1 to 60".to_owned()),
     }
 }
 

@@ -74,6 +74,9 @@ pub struct Measured {
     pub loader_cpu_s: f64,
     pub receiver_cpu_s: f64,
     pub resident_bytes_max: u64,
+    /// Accepted before anything was measured.
+    #[serde(default)]
+    pub warm_up_messages: u64,
     /// Only of the phase that receives: what follows the closed loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub half_rate: Option<HalfRate>,
@@ -82,7 +85,7 @@ pub struct Measured {
 impl Measured {
     /// Messages that the store holds afterwards.
     pub fn messages_stored(&self) -> u64 {
-        self.messages + self.half_rate.as_ref().map_or(0, |half| half.messages)
+        self.warm_up_messages + self.messages + self.half_rate.as_ref().map_or(0, |half| half.messages)
     }
 
     /// Server processor time for one message, in milliseconds.
@@ -162,6 +165,7 @@ impl Bench<'_> {
             loader_cpu_s: after.loader - before.loader,
             receiver_cpu_s: after.receiver - before.receiver,
             resident_bytes_max: watch.seen.resident_bytes_max.load(Ordering::Relaxed),
+            warm_up_messages: 0,
             half_rate: None,
         })
     }

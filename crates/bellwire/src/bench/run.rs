@@ -48,6 +48,8 @@ pub struct Session {
     pub receiver: Receiver,
     pub folder: PathBuf,
     pub duration: Duration,
+    /// Zero: none.
+    warm_up: Duration,
     pub threads: usize,
     external: Option<Target>,
     /// Of the server whose databases are measured.
@@ -94,6 +96,7 @@ pub async fn run(args: BenchArgs, database: Option<String>) -> anyhow::Result<()
         receiver: Receiver::start(args.receiver_bind, threads)?,
         folder: folder.0.clone(),
         duration: Duration::from_secs_f64(args.seconds),
+        warm_up: Duration::from_secs_f64(args.warm_up),
         threads,
         external,
         database,
@@ -197,11 +200,19 @@ impl Session {
         if self.database.is_some() { StoreKind::PostgreSql } else { StoreKind::Embedded }
     }
 
-    /// A phase on running servers.
+    /// A phase on running servers, after a warm-up.
     ///
     /// # Errors
     /// As [`Bench::run`].
     pub async fn on(&self, targets: &[Target], store: StoreKind, phase: Phase) -> anyhow::Result<Measured> {
+        let warm_up_messages = match self.warm_up {
+            Duration::ZERO => 0,
+            warm_up => self.load(targets, store, phase, warm_up).await?.messages_stored(),
+        };
+        Ok(Measured { warm_up_messages, ..self.load(targets, store, phase, self.duration).await? })
+    }
+
+    async fn load(&self, targets: &[Target], store: StoreKind, phase: Phase, duration: Duration) -> anyhow::Result<Measured> {
         let bench = Bench {
             targets,
             receiver: &self.receiver,
@@ -211,8 +222,8 @@ impl Session {
             tag: self.tag(),
         };
         let measured = match phase.shape() {
-            Some(shape) => bench.run(phase.name(), shape, self.duration).await,
-            None => source::run(&bench, self.duration).await,
+            Some(shape) => bench.run(phase.name(), shape, duration).await,
+            None => source::run(&bench, duration).await,
         };
         measured.with_context(|| format!("phase {}", phase.name()))
     }
@@ -279,6 +290,7 @@ pub fn summary(runs: &[Vec<PhaseRun>], phase: Phase, variant: Variant) -> Option
             loader_cpu_s: middle(|run| run.measured.loader_cpu_s),
             receiver_cpu_s: middle(|run| run.measured.receiver_cpu_s),
             resident_bytes_max: whole(|run| run.measured.resident_bytes_max),
+            warm_up_messages: whole(|run| run.measured.warm_up_messages),
             half_rate: HalfRate::median(&of.iter().filter_map(|run| run.measured.half_rate.as_ref()).collect::<Vec<_>>()),
         },
     })
