@@ -48,8 +48,9 @@ struct Shape {
 const GIVEN: &str = "WITH given AS (SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
      $18, $19, $26, $27) AS i (id, tail, app, version, event_type, event_id, encoding, checksum, content_type, channels, tags, created_at, \
      deliver_at, payload_expires_at, payload_dies_at, payload, key, request, key_expires_at, key_made_at, origin))";
-const DUE: &str = ", due AS (SELECT d.message, d.endpoint, d.shard, d.is_local, f.app, f.tail, f.deliver_at \
-     FROM unnest($20, $21, $22, $23) AS d (message, endpoint, shard, is_local) JOIN fresh AS f ON f.id = d.message)";
+const DUE: &str = ", due AS (SELECT d.message, ($21)[d.n::integer] AS endpoint, ($22)[d.n::integer] AS shard, \
+     ($23)[d.n::integer] AS is_local, f.app, f.tail, f.deliver_at \
+     FROM unnest($20) WITH ORDINALITY AS d (message, n) JOIN fresh AS f ON f.id = d.message)";
 const INSERT_MESSAGE: &str = ", stored AS (INSERT INTO message (id, tail, app, event_type, event_id, encoding, checksum, content_type, \
      channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin) SELECT id, tail, app, event_type, event_id, \
      encoding, checksum, content_type, channels, tags, created_at, deliver_at, payload_expires_at, payload_dies_at, payload, origin \
