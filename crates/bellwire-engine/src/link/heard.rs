@@ -57,26 +57,11 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
-    use bellwire_core::{AppId, Message, MessageId, Timestamp};
-
+    use super::super::tests::accepted;
     use super::*;
 
     fn new(key: i64, bytes: usize) -> Arc<NewMessage> {
-        let message = Message {
-            id: MessageId::from_key_and_tail(key, [0; 12]),
-            app: AppId::from_bytes([2; 20]),
-            event_type: "a.b".to_owned(),
-            event_id: None,
-            payload: Some(vec![b'x'; bytes].into()),
-            content_type: "application/json".to_owned(),
-            channels: vec![],
-            tags: vec![],
-            created_at: Timestamp(5),
-            deliver_at: None,
-            payload_expires_at: Timestamp(7),
-            origin: None,
-        };
-        Arc::new(NewMessage { message, endpoints: vec![], idempotency: None, app_version: None })
+        accepted(key, Some(vec![b'x'; bytes]), vec![])
     }
 
     #[test]

@@ -354,13 +354,13 @@ mod tests {
 
     use super::*;
 
-    fn accepted(endpoints: Vec<EndpointId>) -> Arc<NewMessage> {
+    pub fn accepted(key: i64, payload: Option<Vec<u8>>, endpoints: Vec<EndpointId>) -> Arc<NewMessage> {
         let message = Message {
-            id: MessageId::from_bytes([1; 20]),
+            id: MessageId::from_key_and_tail(key, [0; 12]),
             app: AppId::from_bytes([2; 20]),
             event_type: "a.b".to_owned(),
             event_id: None,
-            payload: None,
+            payload: payload.map(Into::into),
             content_type: "application/json".to_owned(),
             channels: vec![],
             tags: vec![],
@@ -385,11 +385,11 @@ mod tests {
             peers.links = HashMap::from([(7, Link::to_nobody()), (8, Link::to_nobody())]);
         }
         let waiting = || [7, 8].map(|epoch| links.peers.read().links[&epoch].waiting());
-        links.tell_owners(&[accepted(vec![known])], &[Shard::of(known)].into_iter().collect());
+        links.tell_owners(&[accepted(1, None, vec![known])], &[Shard::of(known)].into_iter().collect());
         assert_eq!(waiting(), [(0, false), (0, false)], "what is this node's own is nobody else's business");
-        links.tell_owners(&[accepted(vec![known])], &ShardSet::EMPTY);
+        links.tell_owners(&[accepted(1, None, vec![known])], &ShardSet::EMPTY);
         assert_eq!(waiting(), [(1, false), (0, false)]);
-        links.tell_owners(&[accepted(vec![unknown])], &ShardSet::EMPTY);
+        links.tell_owners(&[accepted(2, None, vec![unknown])], &ShardSet::EMPTY);
         assert_eq!(waiting(), [(1, true), (0, true)]);
     }
 }

@@ -33,12 +33,12 @@ const COUNTED: &str = "counted AS (INSERT INTO counter (endpoint, minute, succes
 
 /// Whether a batch has been written before, or may have been: its commit was not confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Time {
+pub enum Write {
     First,
     Again,
 }
 
-impl Time {
+impl Write {
     /// The attempts. Again, those that are there stay as they are.
     fn kept(self) -> String {
         let tail = if self == Self::Again { " ON CONFLICT DO NOTHING)" } else { ")" };
@@ -48,8 +48,8 @@ impl Time {
 
 /// What becomes of nearly all: first tries that succeed. Columns of a fixed width are taken from their arrays by place: a dozen of `unnest`
 /// side by side would each keep their rows, which costs more time and twice the memory.
-fn first_tries_sql(time: Time) -> String {
-    let kept = time.kept();
+fn first_tries_sql(write: Write) -> String {
+    let kept = write.kept();
     format!(
         "{HELD}, input AS (SELECT ($3)[n::integer] AS message, ($4)[n::integer] AS endpoint, ($5)[n::integer] AS id, tail, \
          ($7)[n::integer] AS status, ($8)[n::integer] AS trigger, ($9)[n::integer] AS response_status, \
@@ -67,8 +67,8 @@ fn first_tries_sql(time: Time) -> String {
 /// * planned: what to do. 0: nothing; 1: take its rows away; 2: wait in retry; 3: end in outcome.
 ///
 /// A first try leaves a manual try of the same delivery alone if it succeeded, and takes its place if not.
-fn any_sql(time: Time) -> String {
-    let kept = time.kept();
+fn any_sql(write: Write) -> String {
+    let kept = write.kept();
     format!(
         "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
          $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
@@ -200,7 +200,7 @@ fn minute_of(record: &AttemptRecord, latest: Timestamp) -> i64 {
 pub async fn write(
     conn: &Conn,
     batch: &[AttemptRecord],
-    time: Time,
+    write: Write,
     epoch: i64,
     lane: i16,
     latest: Timestamp,
@@ -227,7 +227,7 @@ pub async fn write(
     let failed = columns.message.iter().zip(&columns.next).filter(|(_, next)| **next != DELIVERED).map(|(message, _)| *message);
     let failed = distinct(failed.collect());
     let rows = if columns.is_simple() {
-        conn.query_kept(WRITE_MAX, &first_tries_sql(time), &params).await?
+        conn.query_kept(WRITE_MAX, &first_tries_sql(write), &params).await?
     } else {
         params.extend([
             p(&columns.n),
@@ -242,7 +242,7 @@ pub async fn write(
             p(&failed),
             p(&messages),
         ]);
-        conn.query_within(WRITE_MAX, &any_sql(time), &params).await?
+        conn.query_within(WRITE_MAX, &any_sql(write), &params).await?
     };
     let Some(found) = rows.first() else { return Err(StoreError::Corrupt("a batch without an answer".to_owned()).into()) };
     if !row::get::<bool>(found, 0)? {

@@ -9,7 +9,7 @@ use bellwire_core::{IdKind, SHARDS, limits};
 use super::connection::Conn;
 use super::inbox::Company;
 use super::partition;
-use super::record::{self, Time, Written};
+use super::record::{self, Write, Written};
 use super::writer::{ACCEPT_LANES, BatchBounds, Remedy, Shared, remedy};
 use crate::{AttemptRecord, DeliveryNext, StoreError};
 
@@ -106,7 +106,7 @@ impl RecordLane {
         self.fenced(&over);
         let mut parts = vec![batch];
         let (mut later, mut why, mut tries) = (Vec::new(), None, 0);
-        let mut time = Time::First;
+        let mut turn = Write::First;
         while let Some(mut part) = parts.pop() {
             if part.is_empty() {
                 continue;
@@ -114,7 +114,7 @@ impl RecordLane {
             let latest = part.iter().filter_map(|record| record.attempt.as_ref()).map(|attempt| attempt.timestamp).max();
             self.shared.saw(latest.unwrap_or_default());
             let begun = Instant::now();
-            let fault = match record::write(conn, &part, time, guard.epoch(), self.lane, self.shared.latest()).await {
+            let fault = match record::write(conn, &part, turn, guard.epoch(), self.lane, self.shared.latest()).await {
                 Ok(Written::Done { moot }) => {
                     self.shared.count(part.len(), begun);
                     self.recorded(part, &moot);
@@ -124,8 +124,8 @@ impl RecordLane {
                     self.fenced(&part);
                     continue;
                 }
-                Err(fault) if fault.is_there_already() && time == Time::First => {
-                    time = Time::Again;
+                Err(fault) if fault.is_there_already() && turn == Write::First => {
+                    turn = Write::Again;
                     parts.push(part);
                     continue;
                 }
