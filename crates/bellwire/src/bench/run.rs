@@ -114,7 +114,7 @@ pub async fn run(args: BenchArgs, database: Option<String>) -> anyhow::Result<()
             if args.runs > 1 {
                 report::note(&format!("run {run} of {}", args.runs));
             }
-            results.runs.push(session.standard(&args.phases).await?);
+            results.runs.push(session.standard(&args.phases, run).await?);
         }
     }
     report::print(&results, args.json)?;
@@ -140,8 +140,9 @@ impl Session {
         Ok(rate)
     }
 
-    /// Side by side: each phase on the embedded store, on the database, on the database with several nodes.
-    fn variants(&self) -> Vec<Variant> {
+    /// Side by side: each phase on the embedded store, on the database, on the database with several nodes. In every other run the other
+    /// way round: a server leaves the disk busy for whoever comes after it.
+    fn variants(&self, run: u32) -> Vec<Variant> {
         if self.external.is_some() {
             return vec![Variant { store: StoreKind::Unknown, nodes: 1 }];
         }
@@ -152,13 +153,16 @@ impl Session {
                 variants.push(Variant { store: StoreKind::PostgreSql, nodes: self.nodes });
             }
         }
+        if run.is_multiple_of(2) {
+            variants.reverse();
+        }
         variants
     }
 
-    async fn standard(&self, phases: &[Phase]) -> anyhow::Result<Vec<PhaseRun>> {
+    async fn standard(&self, phases: &[Phase], run: u32) -> anyhow::Result<Vec<PhaseRun>> {
         let mut r_before = self.bare().await?;
         let mut runs = Vec::with_capacity(phases.len());
-        let all = phases.iter().flat_map(|phase| self.variants().into_iter().map(|variant| (*phase, variant)));
+        let all = phases.iter().flat_map(|phase| self.variants(run).into_iter().map(|variant| (*phase, variant)));
         for (phase, variant) in all {
             let (measured, disk_bytes_per_message) = match &self.external {
                 Some(target) => (self.on(std::slice::from_ref(target), variant.store, phase).await?, 0.0),
