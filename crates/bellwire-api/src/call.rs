@@ -247,3 +247,28 @@ async fn path_of(route: &Route, parts: &mut Parts) -> Result<Vec<(Box<str>, Stri
 
 /// What a route runs.
 pub type Run = fn(Call) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Api;
+    use crate::route::message;
+
+    fn size<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Broken: every request moves with it what it takes to read a credential or an application that is not cached, some ten kilobytes, several
+    /// times. What happens seldom goes into a box.
+    #[test]
+    fn a_request_is_light() {
+        let steps = [
+            ("found", size(|(api, request): (&'static Api, Request)| api.handle(request))),
+            ("checked", size(|(route, request, api)| serve(route, request, api))),
+            ("published", size(message::create)),
+        ];
+        for (step, bytes) in steps {
+            assert!(bytes <= 3_072, "{step}: {bytes} bytes");
+        }
+    }
+}

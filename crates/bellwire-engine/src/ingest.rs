@@ -47,7 +47,7 @@ impl Engine {
                 Ok(published) => return Ok(published),
                 Err(outdated) => outdated,
             };
-            let app = self.choose_again(app.application.id).await?;
+            let app = Box::pin(self.choose_again(app.application.id)).await?;
             let mut again = Arc::unwrap_or_clone(outdated);
             again.endpoints = fan_out(&app, &again.message);
             again.app_version = Some(app.version);
@@ -85,7 +85,7 @@ impl Engine {
                 accepted
             }
             Forwarded::NotSent => self.accept_here(new.clone()).await?,
-            Forwarded::Unknown => self.accept_again(new.clone()).await?,
+            Forwarded::Unknown => Box::pin(self.accept_again(new.clone())).await?,
         };
         Ok(match accepted {
             Accepted::Fresh => {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::pin::Pin;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -23,7 +24,7 @@ impl<K: Eq + Hash, V> Drop for Landing<'_, K, V> {
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
+impl<K: Eq + Hash + Clone + Send, V: Clone + Send + Sync> SingleFlight<K, V> {
     pub fn new() -> Self {
         Self { under_way: Mutex::new(HashMap::new()) }
     }
@@ -31,27 +32,35 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     /// What `load` returns, or what somebody else is about to read. Where that fails, or nobody waits for it any more, `load` after all:
     /// not one after the other, as each may take long to fail.
     ///
+    /// In a box, as this is what happens seldom: else everybody who finds the answer in a cache would carry, and move, what it takes to read it.
+    ///
     /// # Errors
     /// Those of `load`.
-    pub async fn read<E>(&self, key: K, load: impl Future<Output = Result<V, E>>) -> Result<V, E> {
-        let begun = match self.board(&key) {
-            Ok(tell) => Ok((tell, Landing(self, key))),
-            Err(told) => Err(told),
-        };
-        match begun {
-            Ok((tell, _landing)) => {
-                let value = load.await?;
-                tell.send_replace(Some(value.clone()));
-                Ok(value)
-            }
-            Err(mut told) => {
-                let value = told.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
-                match value {
-                    Some(value) => Ok(value),
-                    None => load.await,
+    pub fn read<'a, E: Send + 'a>(
+        &'a self,
+        key: K,
+        load: impl Future<Output = Result<V, E>> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Result<V, E>> + Send + 'a>> {
+        Box::pin(async move {
+            let begun = match self.board(&key) {
+                Ok(tell) => Ok((tell, Landing(self, key))),
+                Err(told) => Err(told),
+            };
+            match begun {
+                Ok((tell, _landing)) => {
+                    let value = load.await?;
+                    tell.send_replace(Some(value.clone()));
+                    Ok(value)
+                }
+                Err(mut told) => {
+                    let value = told.wait_for(Option::is_some).await.ok().and_then(|value| value.clone());
+                    match value {
+                        Some(value) => Ok(value),
+                        None => load.await,
+                    }
                 }
             }
-        }
+        })
     }
 
     /// The means to tell the others, or to be told.
@@ -66,7 +75,7 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     }
 }
 
-impl<K: Eq + Hash + Clone, V: Clone> Default for SingleFlight<K, V> {
+impl<K: Eq + Hash + Clone + Send, V: Clone + Send + Sync> Default for SingleFlight<K, V> {
     fn default() -> Self {
         Self::new()
     }

@@ -44,7 +44,8 @@ pub async fn create(call: Call) -> Answer {
     let raw = take_raw(&mut input)?;
     let entry = match call.find_entry().await? {
         Some(entry) => entry,
-        None => create_application(&call, &mut input).await?,
+        // In a box, like everything here that happens seldom: a message does not carry it along.
+        None => Box::pin(create_application(&call, &mut input)).await?,
     };
     let app = &entry.application;
     if call.api().is_archived(app.org, &input.event_type.0).await? {
@@ -61,7 +62,7 @@ pub async fn create(call: Call) -> Answer {
             let payload = if with_content { PayloadOut::Raw(payload) } else { PayloadOut::Fixed(EMPTY) };
             answer::json(StatusCode::ACCEPTED, &MessageOut::with_payload(message, payload))
         }
-        published => answer_published(&call, app.id, published, with_content).await,
+        published => Box::pin(answer_published(&call, app.id, published, with_content)).await,
     }
 }
 

@@ -174,7 +174,8 @@ impl Client {
         }
         let connection = match slot {
             Some(connection) => connection,
-            None => slot.insert(self.connect(target, deadline).await?),
+            // In a box: whoever has a connection does not carry along what it takes to make one.
+            None => slot.insert(Box::pin(self.connect(target, deadline)).await?),
         };
         if !may_send() {
             return Ok(None);
@@ -182,7 +183,7 @@ impl Client {
         let mut result = connection.send(head, body, deadline).await;
         if result.as_ref().is_err_and(TransportError::is_stale_connection) {
             *slot = None;
-            let connection = slot.insert(self.connect(target, deadline).await?);
+            let connection = slot.insert(Box::pin(self.connect(target, deadline)).await?);
             if !may_send() {
                 return Ok(None);
             }
