@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Side by side: each phase on the embedded store, on the database, on the database with several nodes. In every other run the other
-    /// way round: a server leaves the disk busy for whoever comes after it.
+    /// way round, so that none always comes after the same one.
     fn variants(&self, run: u32) -> Vec<Variant> {
         if self.external.is_some() {
             return vec![Variant { store: StoreKind::Unknown, nodes: 1 }];
