@@ -46,18 +46,22 @@ impl Write {
     }
 }
 
-/// What becomes of nearly all: first tries that succeed. Columns of a fixed width are taken from their arrays by place: a dozen of `unnest`
-/// side by side would each keep their rows, which costs more time and twice the memory.
+/// What becomes of nearly all: first tries that succeed, all in one minute. Columns of a fixed width are taken from their arrays by place: a
+/// dozen of `unnest` side by side would each keep their rows, which costs more time and twice the memory.
+///
+/// Rows of the queue are found one by one, through the index, and deleted by their places, which nothing moves. A join would leave it to the
+/// planner how to find them, and what it knows of a queue is from when autovacuum saw it, most often empty: then it reads all of the queue
+/// for every batch.
 fn first_tries_sql(write: Write) -> String {
     let kept = write.kept();
     format!(
         "{HELD}, input AS (SELECT ($3)[n::integer] AS message, ($4)[n::integer] AS endpoint, ($5)[n::integer] AS id, tail, \
          ($7)[n::integer] AS status, ($8)[n::integer] AS trigger, ($9)[n::integer] AS response_status, \
-         ($10)[n::integer] AS duration_ms, ($11)[n::integer] AS at, url, response, ($14)[n::integer] AS minute \
+         ($10)[n::integer] AS duration_ms, ($11)[n::integer] AS at, url, response \
          FROM unnest($6, $12, $13) WITH ORDINALITY AS i (tail, url, response, n) WHERE EXISTS (SELECT 1 FROM held)), {kept}, \
-         gone AS (DELETE FROM queue AS q USING input AS i WHERE q.message = i.message AND q.endpoint = i.endpoint \
-         RETURNING i.endpoint, i.minute), \
-         counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone), {COUNTED} \
+         gone AS (DELETE FROM queue WHERE ctid = ANY (ARRAY (SELECT (SELECT ctid FROM queue AS q WHERE q.message = i.message \
+         AND q.endpoint = i.endpoint) FROM input AS i)) RETURNING endpoint), \
+         counts AS (SELECT endpoint, ($14)[1] AS minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone), {COUNTED} \
          SELECT EXISTS (SELECT 1 FROM held), ARRAY[]::integer[]"
     )
 }
@@ -73,21 +77,23 @@ fn any_sql(write: Write) -> String {
         "{HELD}, input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
          $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
          is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held)), {kept}, \
-         gone AS (DELETE FROM queue AS q USING input AS i WHERE i.is_first AND q.message = i.message AND q.endpoint = i.endpoint \
-         RETURNING i.endpoint, i.minute, i.next), \
+         queued AS (SELECT q.place, i.endpoint, i.minute, i.next FROM input AS i CROSS JOIN LATERAL (SELECT ctid AS place FROM queue \
+         WHERE message = i.message AND endpoint = i.endpoint LIMIT 1) AS q WHERE i.is_first), \
+         gone AS (DELETE FROM queue AS q USING queued AS i WHERE q.ctid = i.place RETURNING i.endpoint, i.minute, i.next), \
          delivered AS (SELECT message, endpoint FROM attempt WHERE message = ANY($24) AND status = 0 \
          AND (message, endpoint) IN (SELECT message, endpoint FROM input WHERE next > {DELIVERED})), \
          judged AS (SELECT i.message, i.endpoint, i.minute, i.n, i.is_first, i.next, i.tries, i.due_at, i.reason, i.app, \
-         i.message_tail, i.shard, r.message IS NOT NULL AS is_waiting, o.message IS NOT NULL AS is_ended, o.state AS was, \
+         i.message_tail, i.shard, r.place, r.message IS NOT NULL AS is_waiting, o.message IS NOT NULL AS is_ended, o.state AS was, \
          o.counted_minute, coalesce(r.is_delivered, o.is_delivered) AS was_delivered, \
          i.next > 0 AND (i.is_first OR (r.message IS NULL AND o.message IS NULL)) \
          AND (i.message, i.endpoint) IN (SELECT message, endpoint FROM delivered) AS is_moot FROM input AS i \
-         LEFT JOIN retry AS r ON r.message = i.message AND r.endpoint = i.endpoint \
-         LEFT JOIN outcome AS o ON o.message = i.message AND o.endpoint = i.endpoint AND o.message = ANY($25)), \
+         LEFT JOIN LATERAL (SELECT ctid AS place, message, is_delivered FROM retry WHERE message = i.message AND endpoint = i.endpoint \
+         LIMIT 1) AS r ON TRUE LEFT JOIN LATERAL (SELECT message, state, counted_minute, is_delivered FROM outcome WHERE message = i.message \
+         AND endpoint = i.endpoint AND message = ANY($25) LIMIT 1) AS o ON TRUE), \
          planned AS (SELECT *, CASE WHEN is_moot THEN 0 WHEN next = {DELIVERED} THEN (CASE WHEN is_first THEN 0 ELSE 1 END) \
          WHEN next = {RETRY} THEN 2 WHEN NOT is_first AND was_delivered THEN 1 ELSE 3 END AS act FROM judged), \
-         freed AS (DELETE FROM retry AS r USING planned AS p WHERE p.is_waiting AND p.act IN (1, 3) AND r.message = p.message \
-         AND r.endpoint = p.endpoint RETURNING p.endpoint, p.minute, p.next, r.is_delivered), \
+         freed AS (DELETE FROM retry AS r USING planned AS p WHERE p.is_waiting AND p.act IN (1, 3) AND r.ctid = p.place \
+         RETURNING p.endpoint, p.minute, p.next, r.is_delivered), \
          waiting AS (INSERT INTO retry (message, endpoint, shard, app, tail, tries, due_at, trigger, resume_at, is_delivered) \
          SELECT message, endpoint, shard, app, message_tail, tries, due_at, 0, NULL, FALSE FROM planned WHERE act = 2 \
          ORDER BY message, endpoint ON CONFLICT (message, endpoint) DO UPDATE SET tries = excluded.tries, due_at = excluded.due_at, \
@@ -183,8 +189,11 @@ impl<'a> Columns<'a> {
         self.shard.push(i16::from(Shard::of(record.endpoint).0));
     }
 
+    /// Whether [`first_tries_sql`] does.
     fn is_simple(&self) -> bool {
-        self.is_first.iter().all(|is_first| *is_first) && self.next.iter().all(|next| *next == DELIVERED)
+        self.is_first.iter().all(|is_first| *is_first)
+            && self.next.iter().all(|next| *next == DELIVERED)
+            && self.minute.iter().all(|minute| *minute == self.minute[0])
     }
 }
 

@@ -3,6 +3,7 @@
 mod conformance;
 mod diagnosis;
 mod opening;
+mod reading;
 mod retention;
 mod transfer;
 
@@ -10,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use bellwire_postgres_testkit::Postgres;
 use bellwire_store::postgres::{PostgresOptions, PostgresStore};
+use bellwire_store::conformance::World;
 use bellwire_store::{Cipher, MaintenanceStore};
 
 use crate::KEY;
@@ -23,6 +25,14 @@ pub fn options(url: &str) -> PostgresOptions {
 
 pub async fn open(url: &str) -> Arc<PostgresStore> {
     PostgresStore::open(options(url)).await.unwrap()
+}
+
+/// The store's only member, with all shards.
+pub async fn member(store: Arc<PostgresStore>) -> World {
+    let mut world = World::new(store);
+    world.join().await;
+    world.take_all().await;
+    world
 }
 
 /// The address of a fresh database with an empty store in it.

@@ -1,25 +1,15 @@
 //! Days as PostgreSQL has them: dropped whole, and left alone by lists that need not look at them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_core::{Direction, IdKind, Message, PageQuery};
 use bellwire_postgres_testkit::query;
 use bellwire_store::conformance::World;
-use bellwire_store::postgres::PostgresStore;
 use bellwire_store::{MaintenanceStore, MessageFilter};
 
-use super::{database, open};
+use super::{database, member, open};
 
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// The store's only member, with all shards.
-async fn member(store: Arc<PostgresStore>) -> World {
-    let mut world = World::new(store);
-    world.join().await;
-    world.take_all().await;
-    world
-}
 
 /// Days that have a message table of their own.
 fn days(url: &str) -> String {
