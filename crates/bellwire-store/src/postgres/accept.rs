@@ -62,8 +62,8 @@ impl Shape {
         let mut from = "given";
         if self.has_versions {
             sql.push_str(
-                ", current AS (SELECT g.* FROM given AS g LEFT JOIN application AS a ON a.id = g.app AND a.deleted_at IS NULL \
-                 WHERE g.version IS NULL OR a.version = g.version)",
+                ", current AS (SELECT g.* FROM given AS g LEFT JOIN LATERAL (SELECT version FROM application WHERE id = g.app \
+                 AND deleted_at IS NULL LIMIT 1) AS a ON TRUE WHERE g.version IS NULL OR a.version = g.version)",
             );
             from = "current";
         }

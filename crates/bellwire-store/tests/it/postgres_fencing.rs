@@ -350,6 +350,11 @@ async fn a_record_whose_commit_nobody_confirmed_is_counted_once() {
     let url = database().await;
     let (proxy, world) = behind_a_proxy(&url).await;
     let endpoint = subscribed(&world).await;
+    // The statements are planned, which takes an answer.
+    let planned = world.publish(endpoint.app, &[endpoint.id]).await;
+    world.record(&planned, endpoint.id, 200, DeliveryNext::Delivered, true).await;
+    let planned = world.publish(endpoint.app, &[endpoint.id]).await;
+    world.record(&planned, endpoint.id, 503, DeliveryNext::Exhausted { tries: 1 }, true).await;
     let first = world.publish(endpoint.app, &[endpoint.id]).await;
     let second = world.publish(endpoint.app, &[endpoint.id]).await;
 
@@ -361,15 +366,15 @@ async fn a_record_whose_commit_nobody_confirmed_is_counted_once() {
         ..delivered(&world, &second, &endpoint)
     };
     world.store.record_attempt(failed);
-    until("they are committed", async || count(&url, "SELECT count(*) FROM attempt") == 2).await;
+    until("they are committed", async || count(&url, "SELECT count(*) FROM attempt") == 4).await;
     proxy.line.send_replace(Line::Cut);
     // The line has to be seen cut before it is sound again.
     until("the store notices", async || world.store.ping().await.is_err()).await;
     proxy.line.send_replace(Line::Sound);
-    world.wait_for_records(2).await;
+    world.wait_for_records(4).await;
     let counted = query(&url, "SELECT sum(success) || ' ' || sum(fail) FROM counter").unwrap();
-    assert_eq!(counted.trim(), "1 1");
-    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 2);
+    assert_eq!(counted.trim(), "2 2");
+    assert_eq!(count(&url, "SELECT count(*) FROM attempt"), 4);
     assert_eq!(count(&url, "SELECT count(*) FROM queue"), 0);
     Postgres::shared().drop_database(&url);
 }

@@ -10,8 +10,8 @@ mod transfer;
 use std::sync::{Arc, OnceLock};
 
 use bellwire_postgres_testkit::Postgres;
-use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::conformance::World;
+use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::{Cipher, MaintenanceStore};
 
 use crate::KEY;
