@@ -106,6 +106,8 @@ pub struct Engine {
     operational: mpsc::Sender<operational::Event>,
     operational_apps: Mutex<HashMap<OrgId, AppId>>,
     runtime: tokio::runtime::Handle,
+    /// Held by each task that is to store the health of an endpoint.
+    saving_health: Arc<()>,
     /// The second (of the queue's clock) in which it was last said that the store does not answer.
     store_silent: AtomicU64,
     stopping: AtomicBool,
@@ -145,6 +147,7 @@ impl Engine {
             operational,
             operational_apps: Mutex::new(HashMap::new()),
             runtime: tokio::runtime::Handle::current(),
+            saving_health: Arc::new(()),
             stopping: AtomicBool::new(false),
             store_silent: AtomicU64::new(u64::MAX),
             stop: Notify::new(),
@@ -275,7 +278,8 @@ impl Engine {
         if self.shards.is_shared() {
             shards::leave(self, deadline).await;
         }
-        while self.queue.in_flight() > 0 && tokio::time::Instant::now() < deadline {
+        let is_busy = || self.queue.in_flight() > 0 || Arc::strong_count(&self.saving_health) > 1;
+        while is_busy() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         StopReport { abandoned: self.queue.in_flight() }

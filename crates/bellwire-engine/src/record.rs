@@ -42,6 +42,8 @@ enum Disable {
     OnlyFailed,
 }
 
+/// How long an endpoint has to be failing, or to be well again, until that is stored. What a crash takes is as much of `disable_after`.
+const HEALTH_DELAY: Duration = Duration::from_secs(5);
 /// A store that cannot take an endpoint's health (a full disk) is asked again this often, with this pause.
 const HEALTH_TRIES: u32 = 60;
 const HEALTH_PAUSE: Duration = Duration::from_secs(5);
@@ -138,7 +140,7 @@ impl Engine {
         match next {
             DeliveryNext::Delivered => {
                 if route.note_success() {
-                    self.save_health(route, None, now);
+                    self.save_health_soon(route);
                 }
                 if job.tries >= failing_after {
                     self.emit_attempt("message.attempt.recovered", route, attempt);
@@ -160,29 +162,51 @@ impl Engine {
         let since = route.failing_since().unwrap_or(now);
         let is_over = self.config.disable_after.is_some_and(|limit| now.since(since) >= limit);
         if verdict == RetryVerdict::Gone {
-            self.save_health(route, Some(Disable::Gone), now);
+            self.disable(route, Disable::Gone, now);
         } else if is_over && job.trigger == Trigger::Scheduled {
-            self.save_health(route, Some(Disable::OnlyFailed), now);
+            self.disable(route, Disable::OnlyFailed, now);
         } else if is_first {
-            self.save_health(route, None, now);
+            self.save_health_soon(route);
         }
     }
 
-    /// Stores the endpoint's health as it is when its turn comes, in the background; disables it if there is a reason to.
-    fn save_health(&self, route: &Arc<Route>, disable: Option<Disable>, now: Timestamp) {
-        let (Some(engine), route) = (self.this.upgrade(), route.clone()) else { return };
+    /// Stores since when the endpoint has been failing, if that has changed a while from now: one that fails and succeeds by turns costs one
+    /// write in that time at most, not one each turn.
+    fn save_health_soon(&self, route: &Arc<Route>) {
+        if !route.is_first_to_store() {
+            return;
+        }
+        let (Some(engine), route, saving) = (self.this.upgrade(), route.clone(), self.saving_health.clone()) else { return };
         self.runtime.spawn(async move {
-            let _turn = route.health.lock().await;
-            for _ in 0..HEALTH_TRIES {
-                match engine.try_save_health(&route, disable, now).await {
-                    Ok(()) | Err(StoreError::Closed) => return,
-                    Err(error) => {
-                        tracing::warn!(endpoint.id = %route.endpoint.id, %error, "endpoint health not stored; trying again")
-                    }
-                }
-                engine.sleep(HEALTH_PAUSE).await;
+            let _saving = saving;
+            engine.sleep(HEALTH_DELAY).await;
+            if route.begin_storing() {
+                engine.save_health(&route, None, engine.now()).await;
             }
         });
+    }
+
+    /// Disables the endpoint if it turns out that there is a reason to, in the background.
+    fn disable(&self, route: &Arc<Route>, reason: Disable, now: Timestamp) {
+        let (Some(engine), route, saving) = (self.this.upgrade(), route.clone(), self.saving_health.clone()) else { return };
+        self.runtime.spawn(async move {
+            let _saving = saving;
+            engine.save_health(&route, Some(reason), now).await;
+        });
+    }
+
+    /// Stores the endpoint's health as it is when its turn comes.
+    async fn save_health(&self, route: &Route, disable: Option<Disable>, now: Timestamp) {
+        let _turn = route.health.lock().await;
+        for _ in 0..HEALTH_TRIES {
+            match self.try_save_health(route, disable, now).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(endpoint.id = %route.endpoint.id, %error, "endpoint health not stored; trying again")
+                }
+            }
+            self.sleep(HEALTH_PAUSE).await;
+        }
     }
 
     async fn try_save_health(&self, route: &Route, mut disable: Option<Disable>, now: Timestamp) -> Result<(), StoreError> {
@@ -199,6 +223,7 @@ impl Engine {
         let failing_since = route.failing_since();
         let is_disabled_now =
             self.store.set_endpoint_health(endpoint.id, EndpointHealth { failing_since }, disable.is_some(), now).await?;
+        route.note_stored(failing_since);
         if let (true, Some(disable)) = (is_disabled_now, disable) {
             tracing::warn!(endpoint.id = %endpoint.id, app.id = %app.id, reason = ?disable, "endpoint disabled");
             self.endpoint_changed(app.id, endpoint.id);

@@ -1,7 +1,7 @@
 //! An endpoint made ready for sending: judged URL, constant part of the request head, prepared keys, connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use bellwire_core::egress::Target;
 use bellwire_core::{AppId, Application, Endpoint, EndpointId, Timestamp};
@@ -27,6 +27,10 @@ pub struct Route {
     signers: Vec<(Signer, Option<Timestamp>)>,
     /// Milliseconds; 0: not failing.
     failing_since: AtomicI64,
+    /// As the store has it.
+    stored_failing_since: AtomicI64,
+    /// Somebody will store it in a while.
+    is_health_due: AtomicBool,
     /// Health is written by one at a time, so that the last write says what is true last.
     pub health: tokio::sync::Mutex<()>,
 }
@@ -55,12 +59,15 @@ impl Route {
             // Never send unsigned.
             destination = Err(TransportError::Local("the endpoint has no signing secret that can be used".to_owned()));
         }
+        let failing_since = endpoint.health.failing_since.map_or(0, |at| at.as_millis());
         Self {
             url: Arc::from(endpoint.url.as_str()),
             destination,
             signers,
             health: tokio::sync::Mutex::new(()),
-            failing_since: AtomicI64::new(endpoint.health.failing_since.map_or(0, |at| at.as_millis())),
+            failing_since: AtomicI64::new(failing_since),
+            stored_failing_since: AtomicI64::new(failing_since),
+            is_health_due: AtomicBool::new(false),
             application,
             endpoint,
         }
@@ -76,6 +83,21 @@ impl Route {
             0 => None,
             ms => Some(Timestamp(ms)),
         }
+    }
+
+    /// Whether the caller is the one who is to store the health in a while, and then to say [`Self::begin_storing`].
+    pub fn is_first_to_store(&self) -> bool {
+        !self.is_health_due.swap(true, Ordering::AcqRel)
+    }
+
+    /// From now on changes are somebody else's to store. Whether there is one.
+    pub fn begin_storing(&self) -> bool {
+        self.is_health_due.store(false, Ordering::Release);
+        self.failing_since.load(Ordering::Acquire) != self.stored_failing_since.load(Ordering::Relaxed)
+    }
+
+    pub fn note_stored(&self, failing_since: Option<Timestamp>) {
+        self.stored_failing_since.store(failing_since.map_or(0, |at| at.as_millis()), Ordering::Relaxed);
     }
 
     /// Notes a failure; whether it is the first after a success.

@@ -468,3 +468,26 @@ async fn a_node_goes_on_delivering_while_it_waits_for_the_last_write_of_a_dead_o
     owns(&a, SHARDS).await;
     drop(b);
 }
+
+/// Broken: an endpoint that fails now and then has its row written twice for each failure, one write after the other, however many wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_fails_and_succeeds_by_turns_is_not_written_each_time() {
+    let url = database().await;
+    let (app, receiver) = (node(&url, "a").await, Receiver::start().await.unwrap());
+    owns(&app, SHARDS).await;
+    let application = app.application("acme").await;
+    let (_, path) = endpoint_of(&app, &application, &receiver, "/").await;
+    let written = |url: &str| -> u64 {
+        query(url, "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'endpoint'").unwrap().trim().parse().unwrap()
+    };
+    receiver.script(&path, (0..40).map(|n| Reply::Status(if n % 2 == 0 { 500 } else { 200 })).collect::<Vec<_>>());
+    for _ in 0..20 {
+        app.publish(&application, "a.b", PAYLOAD).await;
+        app.drain().await;
+    }
+    assert_eq!(receiver.received(&path).len(), 40);
+    // What its connections have counted is there for all to see once they have ended.
+    app.stop().await;
+    let count = tokio::task::spawn_blocking(move || written(&url)).await.unwrap();
+    assert!(count < 10, "{count} writes for twenty failures and as many successes");
+}

@@ -142,6 +142,20 @@ async fn an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_
     assert_eq!(receiver.received("/").len(), before + 2, "each missed message once");
 }
 
+async fn how_long_an_endpoint_has_been_failing_is_known_after_a_stop(backend: Backend) {
+    let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
+    let application = app.application("acme").await;
+    let endpoint = app.endpoint(&application, receiver.url("/"), |_| {}).await;
+    receiver.always("/", Reply::Status(500));
+    let before = app.now();
+    app.publish(&application, "a.b", PAYLOAD).await;
+    app.drain().await;
+    let app = app.restart().await;
+    let stored = app.store().find_endpoint(application.id, &endpoint.id.to_string()).await.unwrap().unwrap();
+    let since = stored.health.failing_since.expect("it has been failing");
+    assert!(before <= since && since <= app.now(), "{before} {since}");
+}
+
 async fn deliveries_waiting_at_a_stop_are_made_after_the_restart(backend: Backend) {
     let (app, receiver) = (TestApp::on(backend).await, Receiver::start().await.unwrap());
     let application = app.application("acme").await;
@@ -287,6 +301,7 @@ crate::on_both_stores! {
     retry_after_is_honoured,
     gone_disables_the_endpoint_and_says_so,
     an_endpoint_that_only_fails_is_disabled_and_recovers_what_it_missed_on_request,
+    how_long_an_endpoint_has_been_failing_is_known_after_a_stop,
     deliveries_waiting_at_a_stop_are_made_after_the_restart,
     both_keys_sign_during_a_rotation_and_custom_headers_go_along,
     a_hanging_endpoint_does_not_hold_up_another,

@@ -85,11 +85,14 @@ fn any_sql(write: Write, ended: Ended) -> String {
     // The bounds, of the batch's messages, choose among the days' tables before the statement starts; nothing else here does.
     const OUTCOME: &str =
         "FROM outcome WHERE message = i.message AND endpoint = i.endpoint AND message BETWEEN $25 AND $26 LIMIT 1";
+    // A first try that succeeded changes nothing but the queue.
+    let is_judged = format!("NOT (i.is_first AND i.next = {DELIVERED})");
     let kept = write.kept();
     let (known, input, of_outcome, is_open, outcome, cleared) = match ended {
         Ended::None => (
             format!(
-                "known AS (SELECT 1 FROM unnest($3, $4) AS i (message, endpoint) CROSS JOIN LATERAL (SELECT 1 {OUTCOME}) AS o LIMIT 1), "
+                "known AS (SELECT 1 FROM unnest($3, $4, $16, $17) AS i (message, endpoint, is_first, next) \
+                 CROSS JOIN LATERAL (SELECT 1 {OUTCOME}) AS o WHERE {is_judged} LIMIT 1), "
             ),
             " AND NOT EXISTS (SELECT 1 FROM known)",
             "FALSE AS is_ended, 0 AS was, NULL::bigint AS counted_minute, r.is_delivered AS was_delivered",
@@ -122,8 +125,8 @@ fn any_sql(write: Write, ended: Ended) -> String {
          i.next > 0 AND (i.is_first OR ({is_open})) \
          AND (i.message, i.endpoint) IN (SELECT message, endpoint FROM delivered) AS is_moot FROM input AS i \
          LEFT JOIN LATERAL (SELECT ctid AS place, message, is_delivered FROM retry WHERE message = i.message AND endpoint = i.endpoint \
-         LIMIT 1) AS r ON TRUE{outcome}), \
-         planned AS (SELECT *, CASE WHEN is_moot THEN 0 WHEN next = {DELIVERED} THEN (CASE WHEN is_first THEN 0 ELSE 1 END) \
+         LIMIT 1) AS r ON TRUE{outcome} WHERE {is_judged}), \
+         planned AS (SELECT *, CASE WHEN is_moot THEN 0 WHEN next = {DELIVERED} THEN 1 \
          WHEN next = {RETRY} THEN 2 WHEN NOT is_first AND was_delivered THEN 1 ELSE 3 END AS act FROM judged), \
          freed AS (DELETE FROM retry AS r USING planned AS p WHERE p.is_waiting AND p.act IN (1, 3) AND r.ctid = p.place \
          RETURNING p.endpoint, p.minute, p.next, r.is_delivered), \
@@ -137,7 +140,7 @@ fn any_sql(write: Write, ended: Ended) -> String {
          counted_minute = excluded.counted_minute, is_delivered = FALSE), \
          counts AS (SELECT endpoint, minute, 1 AS success, 0 AS fail, 0 AS canceled FROM gone WHERE next = {DELIVERED} \
          UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM freed WHERE next = {DELIVERED} AND NOT is_delivered \
-         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND NOT is_first AND is_ended \
+         UNION ALL SELECT endpoint, minute, 1, 0, 0 FROM planned WHERE next = {DELIVERED} AND is_ended \
          AND NOT is_waiting AND NOT was_delivered \
          UNION ALL SELECT endpoint, minute, 0, (next = {EXHAUSTED})::integer, (next = {CANCELLED})::integer FROM planned WHERE act = 3 \
          UNION ALL SELECT endpoint, counted_minute, 0, -(was = 1)::integer, -(was = 2)::integer FROM planned \
