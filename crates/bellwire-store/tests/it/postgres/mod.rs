@@ -9,7 +9,7 @@ mod transfer;
 
 use std::sync::{Arc, OnceLock};
 
-use bellwire_postgres_testkit::Postgres;
+use bellwire_postgres_testkit::{Postgres, query};
 use bellwire_store::conformance::World;
 use bellwire_store::postgres::{PostgresOptions, PostgresStore};
 use bellwire_store::{Cipher, MaintenanceStore};
@@ -33,6 +33,17 @@ pub async fn member(store: Arc<PostgresStore>) -> World {
     world.join().await;
     world.take_all().await;
     world
+}
+
+/// Scans so far of the tables of days of these names (a regular expression), by table. Connections tell it when they end.
+pub fn scans(url: &str, tables: &str) -> Vec<(String, i64)> {
+    let sql = format!(
+        "SELECT string_agg(relname || '=' || (coalesce(seq_scan, 0) + coalesce(idx_scan, 0)), ' ' ORDER BY relname) \
+         FROM pg_stat_user_tables WHERE relname ~ '^({tables})_[0-9]{{8}}$'"
+    );
+    let text = query(url, &sql).unwrap();
+    let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+    pairs.map(|(table, count)| (table.to_owned(), count.parse().unwrap())).collect()
 }
 
 /// The address of a fresh database with an empty store in it.

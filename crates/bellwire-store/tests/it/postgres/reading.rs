@@ -5,9 +5,8 @@ use std::time::Duration;
 use bellwire_core::Message;
 use bellwire_postgres_testkit::query;
 use bellwire_store::DeliveryNext;
-use bellwire_store::conformance::World;
 
-use super::{database, member, open};
+use super::{database, member, open, scans};
 
 /// Other people's deliveries in each of the two tables.
 const OTHERS: u64 = 20_000;
@@ -64,4 +63,31 @@ async fn completing_a_delivery_reads_that_delivery_alone() {
     assert!(read < OTHERS / 10, "{read} rows were read for twelve attempts");
     let left = "SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM retry)";
     assert_eq!(query(&url, left).unwrap().trim(), (2 * OTHERS).to_string(), "what is left belongs to others");
+}
+
+/// Broken: with three months of days, every batch with a failure in it opens the tables of all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_looks_at_the_day_of_its_message_alone() {
+    let url = database().await;
+    let w = member(open(&url).await).await;
+    let app = w.new_application().await.id;
+    let endpoint = w.new_endpoint(app).await.id;
+    let mut messages: Vec<Message> = Vec::new();
+    for _ in 0..12 {
+        w.pass(Duration::from_secs(86_400));
+        messages.push(w.publish(app, &[endpoint]).await);
+    }
+    w.store.close().await.unwrap();
+    let before = scans(&url, "attempt|outcome");
+    assert_eq!(before.len(), 24, "{before:?}");
+    let w = member(open(&url).await).await;
+    let last = &messages[11];
+    let at = w.now().plus(Duration::from_secs(60));
+    w.record(last, endpoint, 500, DeliveryNext::RetryAt { at, tries: 1 }, true).await;
+    w.record(last, endpoint, 500, DeliveryNext::Exhausted { tries: 2 }, false).await;
+    w.store.close().await.unwrap();
+    let after = scans(&url, "attempt|outcome");
+    let touched: Vec<&str> = before.iter().filter(|known| !after.contains(known)).map(|(table, _)| table.as_str()).collect();
+    let days: Vec<&str> = touched.iter().filter_map(|table| table.split_once('_')).map(|(_, day)| day).collect();
+    assert!(!days.is_empty() && days.iter().all(|day| before[11].0.ends_with(day)), "{touched:?}");
 }

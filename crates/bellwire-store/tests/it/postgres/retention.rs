@@ -7,7 +7,7 @@ use bellwire_postgres_testkit::query;
 use bellwire_store::conformance::World;
 use bellwire_store::{MaintenanceStore, MessageFilter};
 
-use super::{database, member, open};
+use super::{database, member, open, scans};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -17,15 +17,6 @@ fn days(url: &str) -> String {
         .unwrap()
         .trim()
         .to_owned()
-}
-
-/// Scans of message tables so far, by day.
-fn scans(url: &str) -> Vec<(String, i64)> {
-    let sql = "SELECT string_agg(relname || '=' || (coalesce(seq_scan, 0) + coalesce(idx_scan, 0)), ' ' ORDER BY relname) \
-         FROM pg_stat_user_tables WHERE relname ~ '^message_[0-9]{8}$'";
-    let text = query(url, sql).unwrap();
-    let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
-    pairs.map(|(day, count)| (day.to_owned(), count.parse().unwrap())).collect()
 }
 
 /// Broken: with three months of days, every page of a list opens every one of them.
@@ -43,7 +34,7 @@ async fn a_page_found_in_the_newest_days_leaves_the_others_alone() {
     }
     // What a connection has counted is there for all to see once it has ended.
     store.close().await.unwrap();
-    let before = scans(&url);
+    let before = scans(&url, "message");
     assert_eq!(before.len(), 12, "{before:?}");
     let store = open(&url).await;
     let reader = World::new(store.clone());
@@ -52,7 +43,7 @@ async fn a_page_found_in_the_newest_days_leaves_the_others_alone() {
     newest.reverse();
     assert_eq!(found.rows.iter().map(|message| message.id).collect::<Vec<_>>(), newest[..5]);
     store.close().await.unwrap();
-    let after = scans(&url);
+    let after = scans(&url, "message");
     let touched: Vec<&str> =
         before.iter().zip(&after).filter(|(before, after)| before.1 != after.1).map(|(_, (day, _))| day.as_str()).collect();
     assert!(!touched.is_empty() && touched.len() <= 6, "{touched:?}");
