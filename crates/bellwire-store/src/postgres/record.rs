@@ -80,7 +80,8 @@ enum Ended {
 /// * planned: what to do. 0: nothing; 1: take its rows away; 2: wait in retry; 3: end in outcome.
 ///
 /// A first try leaves a manual try of the same delivery alone if it succeeded, and takes its place if not.
-/// Rows are found one by one, as in [`first_tries_sql`].
+/// Rows are found one by one and deleted by their places, as in [`first_tries_sql`]. A retry that is asked for anew meanwhile is in another
+/// place: it stays, beside the outcome if there is one, and is made.
 fn any_sql(write: Write, ended: Ended) -> String {
     // The bounds, of the batch's messages, choose among the days' tables before the statement starts; nothing else here does.
     const OUTCOME: &str =
@@ -88,13 +89,13 @@ fn any_sql(write: Write, ended: Ended) -> String {
     // A first try that succeeded changes nothing but the queue.
     let is_judged = format!("NOT (i.is_first AND i.next = {DELIVERED})");
     let kept = write.kept();
-    let (known, input, of_outcome, is_open, outcome, cleared) = match ended {
+    let (known, is_known, of_outcome, is_open, outcome, cleared) = match ended {
         Ended::None => (
             format!(
                 "known AS (SELECT 1 FROM unnest($3, $4, $16, $17) AS i (message, endpoint, is_first, next) \
                  CROSS JOIN LATERAL (SELECT 1 {OUTCOME}) AS o WHERE {is_judged} LIMIT 1), "
             ),
-            " AND NOT EXISTS (SELECT 1 FROM known)",
+            "EXISTS (SELECT 1 FROM known)",
             "FALSE AS is_ended, 0 AS was, NULL::bigint AS counted_minute, r.is_delivered AS was_delivered",
             "r.message IS NULL",
             String::new(),
@@ -102,7 +103,7 @@ fn any_sql(write: Write, ended: Ended) -> String {
         ),
         Ended::Some => (
             String::new(),
-            "",
+            "FALSE",
             "o.message IS NOT NULL AS is_ended, o.state AS was, o.counted_minute, coalesce(r.is_delivered, o.is_delivered) AS was_delivered",
             "r.message IS NULL AND o.message IS NULL",
             format!(" LEFT JOIN LATERAL (SELECT message, state, counted_minute, is_delivered {OUTCOME}) AS o ON TRUE"),
@@ -110,11 +111,10 @@ fn any_sql(write: Write, ended: Ended) -> String {
              AND o.endpoint = p.endpoint AND o.message BETWEEN $25 AND $26), ",
         ),
     };
-    let is_known = if ended == Ended::None { "EXISTS (SELECT 1 FROM known)" } else { "FALSE" };
     format!(
         "{HELD}, {known}input AS (SELECT * FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
          $21, $22, $23) AS i (message, endpoint, id, tail, status, trigger, response_status, duration_ms, at, url, response, minute, n, \
-         is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held){input}), {kept}, \
+         is_first, next, tries, due_at, reason, app, message_tail, shard) WHERE EXISTS (SELECT 1 FROM held) AND NOT {is_known}), {kept}, \
          queued AS (SELECT q.place, i.endpoint, i.minute, i.next FROM input AS i CROSS JOIN LATERAL (SELECT ctid AS place FROM queue \
          WHERE message = i.message AND endpoint = i.endpoint LIMIT 1) AS q WHERE i.is_first), \
          gone AS (DELETE FROM queue AS q USING queued AS i WHERE q.ctid = i.place RETURNING i.endpoint, i.minute, i.next), \
