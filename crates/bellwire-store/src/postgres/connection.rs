@@ -44,16 +44,22 @@ pub struct Db {
 
 /// How a connection is set up.
 const SETTINGS: &str = "SET jit = off"; // Compiling costs more than any of our statements.
-/// The same where statements are kept: they are planned once, so the plan must be the one for large tables from the start.
+/// The same where all statements are kept: they are planned once, so the plan must be the one for large tables from the start.
 const SETTINGS_KEPT: &str = "SET jit = off; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
 
 impl Db {
-    /// For connections that run the same few statements over and over: each is parsed and planned once. Only without a pooler in between,
-    /// which would give a connection's next statement to another one of the server's.
+    /// For connections that run the same few statements over and over, and nothing else: each is parsed and planned once. See
+    /// [`Self::keep_statements`].
     pub fn keeping_statements(url: &str, connections_max: usize) -> Result<Self, StoreError> {
         let db = Self::with_settings(url, connections_max, SETTINGS_KEPT)?;
-        db.keeps_statements.store(true, Ordering::Relaxed);
+        db.keep_statements();
         Ok(db)
+    }
+
+    /// From here on, statements that come again and again ([`Conn::query_kept`]) are parsed once, and planned as often as the server sees fit.
+    /// Only without a pooler in between, which would give a connection's next statement to another one of the server's.
+    pub fn keep_statements(&self) {
+        self.keeps_statements.store(true, Ordering::Relaxed);
     }
 
     /// Whether a pooler in transaction mode stands in between: it gives each transaction a server process of its own, so that a second

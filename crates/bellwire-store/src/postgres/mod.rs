@@ -114,6 +114,7 @@ impl PostgresStore {
         let lanes = if is_pooled {
             Db::new(&options.url, writer::CONNECTIONS)?
         } else {
+            members.keep_statements();
             Db::keeping_statements(&options.url, writer::CONNECTIONS)?
         };
         let writer = Writer::start(db.clone(), lanes, sink.clone(), options.retention);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::PostgresStore;
-use super::connection::Conn;
+use super::connection::{Conn, READ_MAX};
 use super::fault::{Fault, Outcome};
 use super::handover;
 use super::param::p;
@@ -154,7 +154,7 @@ impl PostgresStore {
              CASE WHEN n.epoch = $1 THEN (SELECT array_agg(owner ORDER BY id) FROM shard) END \
              FROM node AS n LEFT JOIN beaten AS b ON b.epoch = n.epoch ORDER BY n.epoch";
         let mut cluster = Cluster { nodes: Vec::new(), owners: Vec::new() };
-        for found in conn.query(sql, &[p(&epoch)]).await? {
+        for found in conn.query_kept(READ_MAX, sql, &[p(&epoch)]).await? {
             if row::get(&found, 7)? {
                 cluster.owners = row::get(&found, 8)?;
             }
@@ -273,7 +273,7 @@ impl PostgresStore {
         // Transactions from xmin on may still be open: they are asked about again.
         let sql = "SELECT now.xmin, c.transaction, c.app, c.tail FROM (SELECT txid_snapshot_xmin(txid_current_snapshot()) AS xmin) AS now \
              LEFT JOIN (SELECT transaction, app, tail FROM change WHERE transaction >= $1 LIMIT $2) AS c ON TRUE";
-        let rows = conn.query(sql, &[p(&from), p(&CHANGES_MAX)]).await?;
+        let rows = conn.query_kept(READ_MAX, sql, &[p(&from), p(&CHANGES_MAX)]).await?;
         let Some(first) = rows.first() else { return Ok(Changes::All) };
         let xmin: i64 = row::get(first, 0)?;
         if rows.len() >= usize::try_from(CHANGES_MAX).unwrap_or(usize::MAX) {
