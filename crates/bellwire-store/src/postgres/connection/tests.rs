@@ -6,7 +6,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::super::param::p;
+use super::super::{PostgresOptions, PostgresStore};
 use super::*;
+use crate::Cipher;
 
 const SOON: Duration = Duration::from_millis(50);
 
@@ -97,6 +99,39 @@ async fn a_connection_is_lent_again_after_an_error_of_the_servers_but_not_if_its
     let conn = db.get().await.unwrap();
     assert_ne!(pid(&conn).await, first);
     assert!(is_in_no_transaction(&conn).await);
+}
+
+/// Statements that the server keeps for a connection after one that comes again and again.
+async fn kept_after_two(conn: &Conn) -> i64 {
+    for _ in 0..2 {
+        conn.query_kept(READ_MAX, "SELECT $1", &[p(&1i64)]).await.unwrap();
+    }
+    conn.query_one("SELECT count(*) FROM pg_prepared_statements", &[]).await.unwrap().get(0)
+}
+
+/// Broken: what nodes have to do with each other is parsed and planned forty times a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_pooler_what_goes_between_nodes_keeps_its_statements() {
+    let url = tokio::task::spawn_blocking(|| Postgres::shared().create_database()).await.unwrap();
+    let store = PostgresStore::open(PostgresOptions::new(url.clone(), Cipher::new([7; 32]))).await.unwrap();
+    assert_eq!(kept_after_two(&store.members.get().await.unwrap()).await, 1);
+    assert_eq!(kept_after_two(&store.db.get().await.unwrap()).await, 0, "what people ask for is planned for what they ask");
+    drop(store);
+    tokio::task::spawn_blocking(move || Postgres::shared().drop_database(&url)).await.unwrap();
+}
+
+/// Broken: once a pooler has come in between, heartbeats fail until the lease is over, and batches are not written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_the_server_does_not_know_is_the_last_one_kept() {
+    let db = Db::keeping_statements(&url().await, 2).unwrap();
+    let (conn, other) = (db.get().await.unwrap(), db.get().await.unwrap());
+    assert_eq!((kept_after_two(&conn).await, kept_after_two(&other).await), (1, 1));
+    // As if the next one came to another server process.
+    conn.batch("DEALLOCATE ALL").await.unwrap();
+    let unknown = conn.query_kept(READ_MAX, "SELECT $1", &[p(&1i64)]).await.unwrap_err();
+    assert!(unknown.is_statement_elsewhere(), "{unknown}");
+    other.batch("DEALLOCATE ALL").await.unwrap();
+    assert_eq!((kept_after_two(&conn).await, kept_after_two(&other).await), (0, 0));
 }
 
 /// Connections through it go dumb, open as they are, when it is told so; those made later are sound.
