@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::directory::AppEntry;
 use crate::link::Forwarded;
+use crate::shards::take_by_word;
 use crate::{Engine, fan_out::fan_out};
 
 /// What publishing came to.
@@ -79,7 +80,8 @@ impl Engine {
         if !self.shards.is_sure() {
             self.wait_for_touch().await?;
         }
-        let accepted = match self.links.forward(&new).await {
+        let own = |new: &Arc<NewMessage>| take_by_word(self, vec![new.clone()]);
+        let accepted = match self.links.forward(&new, own).await {
             Forwarded::Done(accepted) => {
                 self.metrics.forwarded.inc();
                 accepted

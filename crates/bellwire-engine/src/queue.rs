@@ -208,6 +208,16 @@ impl Queue {
         count
     }
 
+    /// First tries that a peer has committed for this node a moment ago.
+    pub fn offer_by_word(&self, deliveries: Vec<(EndpointId, Arc<NewMessage>)>) {
+        self.with(|scheduler| {
+            for (endpoint, new) in deliveries {
+                scheduler.enqueue(first_try(new.message.id, endpoint, new.message.app, Some(new)));
+            }
+        });
+        self.work.notify_one();
+    }
+
     /// A delivery made due again.
     pub fn offer_requeued(&self, delivery: &DueDelivery) {
         match delivery.trigger {
@@ -325,7 +335,7 @@ fn first_try(message: MessageId, endpoint: EndpointId, app: AppId, content: Opti
 pub struct Sink(pub Weak<Engine>);
 
 impl CommitSink for Sink {
-    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet, begun: std::time::Instant) {
         let Some(engine) = self.0.upgrade() else { return };
         let mut queued = false;
         engine.queue.with(|scheduler| {
@@ -340,7 +350,7 @@ impl CommitSink for Sink {
                 }
             }
         });
-        engine.links.tell_owners(messages, local);
+        engine.links.tell_owners(messages, local, begun);
         for new in messages {
             let message = &new.message;
             let Some(due_at) = message.deliver_at else { continue };

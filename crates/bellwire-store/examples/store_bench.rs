@@ -28,7 +28,7 @@ struct Echo {
 }
 
 impl CommitSink for Echo {
-    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet, _begun: Instant) {
         let Some(store) = self.store.get().and_then(std::sync::Weak::upgrade) else { return };
         let now = SystemClock.now();
         let fails = self.fails.load(Ordering::Relaxed);

@@ -4,6 +4,7 @@
 //! Exhausted and cancelled ones stay visible and can be requeued.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bellwire_core::{AppId, Attempt, EndpointId, MessageId, ShardSet, Timestamp, Trigger};
@@ -66,8 +67,8 @@ pub struct AttemptRecord {
 
 /// Told on the writer's thread after each commit; must not block.
 pub trait CommitSink: Send + Sync {
-    /// These messages are durable: their deliveries in the `local` shards may start. In commit order.
-    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet);
+    /// These messages are durable: their deliveries in the `local` shards may start. In commit order. What commits them was sent at `begun`.
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet, begun: Instant);
     /// These deliveries in local shards were made due again: manual tries and recoveries. Durable.
     fn requeued(&self, deliveries: &[DueDelivery]);
     /// These attempts are durable.

@@ -7,14 +7,14 @@
 //!   the fence away, after waiting for such writes under way: from then on the node changes nothing.
 //! * A shard has one owner or none. Only its owner gives it up, or whoever declares the owner dead.
 //! * The *local* shards are those whose deliveries commits tell the sink of. What commits for another shard is kept as handed
-//!   over, and its owner fetches it.
+//!   over, and its owner fetches it; or takes it at once by the word of whoever committed it.
 //!
 //! The embedded store belongs to one process: it joins as epoch 0 and owns everything.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, ShardSet, Timestamp};
+use bellwire_core::{AppId, EndpointId, MessageId, ShardSet, Timestamp};
 
 use crate::{DueDelivery, NewMessage, Result};
 
@@ -125,6 +125,10 @@ pub trait ShardStore {
     /// order; retries are read by [`crate::DeliveryStore::load_retries`]. What it does not hand out commits later, and is told to the sink or
     /// handed over: nothing twice, nothing missed. `last_key` is the last key before this process accepted anything (embedded store).
     async fn adopt(&self, shards: ShardSet, last_key: i64, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Result<()>;
+    /// Whether this node is to deliver a first try that a peer has committed and handed over for it, by the peer's word: at once, and what was
+    /// handed over is then not handed out again. For shards held since before that commit began, and not being given up. False: it has been
+    /// handed out, or is left to [`Self::take_handed_over`].
+    fn take_by_word(&self, message: MessageId, endpoint: EndpointId) -> bool;
     /// Fetches what was handed over for these shards; each is handed out once.
     /// Messages that `known` has, by their keys, need not be read.
     async fn take_handed_over(&self, shards: ShardSet, known: Known<'_>) -> Result<HandedOver>;

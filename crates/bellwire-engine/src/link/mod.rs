@@ -1,10 +1,10 @@
 //! Links between nodes of one database: a message is accepted *by the node that delivers most of it*, over a connection that stays open. Its
 //! batches grow, most deliveries need not be fetched, and do not wait for the next look at the table.
 //!
-//! Of a message that several nodes deliver, the one that accepts it tells the others, except whoever passed it on and has it: they fetch
-//! their deliveries from the database, since only there it is certain whose they are, but not the message. A node is also nudged by its peers
-//! when the database has something else for it (an application that was changed), so that it need not look all the time. And a node whose
-//! deliveries are behind says for which applications, so that their messages wait where they come in.
+//! Of a message that several nodes deliver, the one that accepts it tells the others, except whoever passed it on and has it: they deliver it by
+//! that word if it is fresh, and else fetch their deliveries from the database, which knows for certain whose they are, but not the message.
+//! A node is also nudged by its peers when the database has something else for it (an application that was changed), so that it need not look
+//! all the time. And a node whose deliveries are behind says for which applications, so that their messages wait where they come in.
 //!
 //! Only a shortcut: what cannot be sent, or is not answered, this node accepts itself, and the owner fetches it from the database.
 //! That is safe to do after anything, since the message keeps its id and the database takes an id once ([`crate::ingest`]).
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwire_core::{EndpointId, MessageId, SHARDS, Shard, ShardSet};
-use bellwire_store::{Cluster, NewMessage};
+use bellwire_store::{Accepted, Cluster, NewMessage};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
@@ -46,6 +46,12 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(150);
 const OPEN_MAX: Duration = Duration::from_secs(2);
 /// Messages under way to one peer. Beyond, this node accepts itself: what is too much for one node's lanes spreads.
 const IN_FLIGHT_MAX: usize = 512;
+/// Whoever hears of a message takes the word for it if what committed it was sent so recently: long ago, its deliveries may have been
+/// fetched, made and forgotten again.
+pub const FRESH_MAX: Duration = Duration::from_millis(300);
+/// A frame reaches the peer within this time after what is fresh in it was committed, or the link is given up.
+pub const WORD_MAX: Duration = Duration::from_millis(900);
+const _: () = assert!(WORD_MAX.as_millis() >= FRESH_MAX.as_millis() + SILENCE_MAX.as_millis());
 /// One message as it is sent; a larger one goes through the database.
 const ITEM_BYTES_MAX: usize = 96 * 1024;
 
@@ -218,8 +224,8 @@ impl Links {
     }
 
     /// A peer has accepted a message, some of whose deliveries it takes to be this node's.
-    fn hear(&self, new: NewMessage) {
-        self.heard.lock().put(Instant::now(), Arc::new(new));
+    pub fn hear(&self, new: Arc<NewMessage>) {
+        self.heard.lock().put(Instant::now(), new);
         self.told.notify_one();
     }
 
@@ -250,8 +256,9 @@ impl Links {
         Asked { links: self, message }
     }
 
-    /// Tells the owners of other shards than `local` of messages accepted, whose deliveries were handed over to them.
-    pub fn tell_owners(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
+    /// Tells the owners of other shards than `local` of messages accepted, whose deliveries were handed over to them. What committed them was
+    /// sent at `begun`.
+    pub fn tell_owners(&self, messages: &[Arc<NewMessage>], local: &ShardSet, begun: std::time::Instant) {
         if self.key.is_none() {
             return;
         }
@@ -271,7 +278,7 @@ impl Links {
             let asked_by = self.asked_by.lock().get(&new.message.id).copied();
             for (owner, endpoints) in owned.drain(..).filter(|(owner, _)| Some(*owner) != asked_by) {
                 match peers.links.get(&owner) {
-                    Some(link) => link.tell(new, endpoints),
+                    Some(link) => link.tell(new, endpoints, begun),
                     // Given up since the last heartbeat, which does not say yet to whom.
                     None => peers.links.values().for_each(|link| link.nudge()),
                 }
@@ -328,16 +335,20 @@ impl Links {
         Some(Way { link, has_own: counts.iter().any(|(owner, _)| *owner == 0) })
     }
 
-    /// Has the owner of most of the deliveries accept the message.
-    pub async fn forward(&self, new: &Arc<NewMessage>) -> Forwarded {
+    /// Has the owner of most of the deliveries accept the message. `own`: called if it has, a moment ago, and some of its deliveries are this
+    /// node's.
+    pub async fn forward(&self, new: &Arc<NewMessage>, own: impl FnOnce(&Arc<NewMessage>)) -> Forwarded {
         let Some(Way { link, has_own }) = self.way_of(new) else { return Forwarded::NotSent };
         if !has_own {
             return link.forward(new, || ()).await;
         }
-        // What is committed there is fetched here: of the message this node need not be told.
-        let forwarded = link.forward(new, || self.heard.lock().put(Instant::now(), new.clone())).await;
-        if forwarded != Forwarded::NotSent {
-            self.told.notify_one();
+        // What is committed there is handed over to this node, which need not be told of it.
+        let sent = Instant::now();
+        let forwarded = link.forward(new, || self.heard.lock().put(sent, new.clone())).await;
+        match forwarded {
+            Forwarded::NotSent => {}
+            Forwarded::Done(Accepted::Fresh) if new.message.deliver_at.is_none() && sent.elapsed() < FRESH_MAX => own(new),
+            _ => self.told.notify_one(),
         }
         forwarded
     }
@@ -385,11 +396,12 @@ mod tests {
             peers.links = HashMap::from([(7, Link::to_nobody()), (8, Link::to_nobody())]);
         }
         let waiting = || [7, 8].map(|epoch| links.peers.read().links[&epoch].waiting());
-        links.tell_owners(&[accepted(1, None, vec![known])], &[Shard::of(known)].into_iter().collect());
+        let now = std::time::Instant::now();
+        links.tell_owners(&[accepted(1, None, vec![known])], &[Shard::of(known)].into_iter().collect(), now);
         assert_eq!(waiting(), [(0, false), (0, false)], "what is this node's own is nobody else's business");
-        links.tell_owners(&[accepted(1, None, vec![known])], &ShardSet::EMPTY);
+        links.tell_owners(&[accepted(1, None, vec![known])], &ShardSet::EMPTY, now);
         assert_eq!(waiting(), [(1, false), (0, false)]);
-        links.tell_owners(&[accepted(2, None, vec![unknown])], &ShardSet::EMPTY);
+        links.tell_owners(&[accepted(2, None, vec![unknown])], &ShardSet::EMPTY, now);
         assert_eq!(waiting(), [(1, true), (0, true)]);
     }
 }

@@ -14,9 +14,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::session::{Receiver, Sender, accept};
-use super::wire::{self, ACCEPTED, Answer, NUDGE, Reader};
+use super::wire::{self, ACCEPTED, Answer, JUST_ACCEPTED, NUDGE, Reader};
 use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX, gather};
-use crate::Engine;
+use crate::{Engine, shards};
 
 /// Connections, those that have not shown the key included.
 const CONNECTIONS_MAX: usize = 256;
@@ -93,21 +93,27 @@ async fn take(
     let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     loop {
         let mut reader = Reader::new(receiver.next().await?.freeze());
+        let mut told = Vec::new();
         while !reader.is_empty() {
             let number = reader.request_number();
             if number == Some(NUDGE) {
                 engine.links.nudged.notify_one();
                 continue;
             }
-            if number == Some(ACCEPTED)
-                && let Some(new) = reader.message()
-            {
-                engine.links.hear(new);
-                continue;
-            }
             let (Some(number), Some(new)) = (number, reader.message()) else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"));
             };
+            match number {
+                ACCEPTED => {
+                    engine.links.hear(Arc::new(new));
+                    continue;
+                }
+                JUST_ACCEPTED => {
+                    told.push(Arc::new(new));
+                    continue;
+                }
+                _ => {}
+            }
             // What the other side may have under way has a place here: it waits only if it keeps to another bound.
             let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
             open.fetch_add(1, Ordering::Relaxed);
@@ -119,6 +125,7 @@ async fn take(
                 let _ = answers.send((number, answer)).await;
             });
         }
+        shards::take_by_word(engine, told);
     }
 }
 

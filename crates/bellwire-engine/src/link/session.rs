@@ -24,7 +24,7 @@ use super::LinkKey;
 use crate::random;
 
 /// The protocol and its version: nodes of another one are not talked to, and everything goes through the database.
-const MAGIC: &[u8; 8] = b"bwlink1\n";
+const MAGIC: &[u8; 8] = b"bwlink2\n";
 const NONCE_BYTES: usize = 32;
 const TAG_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 4;

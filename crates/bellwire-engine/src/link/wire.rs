@@ -20,6 +20,8 @@ const BEHIND_MAX: usize = 1_024;
 pub const NUDGE: u64 = u64::MAX;
 /// In place of a request's number, before a message that this node has accepted: with the endpoints that are the peer's. Not answered.
 pub const ACCEPTED: u64 = u64::MAX - 1;
+/// The same of a message accepted less than [`super::FRESH_MAX`] ago: the peer may take the sender's word for it.
+pub const JUST_ACCEPTED: u64 = u64::MAX - 2;
 
 /// What a peer says to whom it is linked with.
 #[derive(Clone, Debug, PartialEq, Eq)]

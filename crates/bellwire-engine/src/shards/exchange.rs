@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwire_store::{Changes, Known, StoreError};
+use bellwire_store::{Changes, Known, NewMessage, StoreError};
 use tokio::time::Instant;
 
 use crate::Engine;
@@ -96,6 +96,32 @@ pub async fn fetch(engine: &Engine, is_told: bool) -> Result<Next, StoreError> {
         engine.pump();
     }
     Ok(next)
+}
+
+/// Takes in what a peer has just accepted for this node. What that is not certain of is looked for.
+pub fn take_by_word(engine: &Engine, told: Vec<Arc<NewMessage>>) {
+    if told.is_empty() {
+        return;
+    }
+    let (local, settled) = engine.shards.local_and_settled();
+    let mut deliveries = Vec::new();
+    for new in told {
+        for endpoint in new.endpoints.iter().filter(|endpoint| settled.has(**endpoint)) {
+            if engine.store.take_by_word(new.message.id, *endpoint) {
+                deliveries.push((*endpoint, new.clone()));
+            }
+        }
+        if new.endpoints.iter().any(|endpoint| local.has(*endpoint) && !settled.has(*endpoint)) {
+            engine.links.hear(new);
+        }
+    }
+    if deliveries.is_empty() {
+        return;
+    }
+    engine.metrics.told.inc_by(deliveries.len() as u64);
+    engine.metrics.handed_over.inc_by(deliveries.len() as u64);
+    engine.queue.offer_by_word(deliveries);
+    engine.pump();
 }
 
 async fn forget_changed(engine: &Engine) -> Result<(), StoreError> {

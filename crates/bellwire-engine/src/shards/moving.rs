@@ -92,6 +92,7 @@ async fn adopt_these(engine: &Engine, epoch: i64, shards: ShardSet) -> bool {
     }
     engine.shards.change(|holdings| {
         holdings.local = local;
+        holdings.gained_at = engine.shards.clock.now();
         holdings.adopting = holdings.adopting.without(&shards);
     });
     drop(turn);

@@ -110,6 +110,7 @@ cases! {
     shard::what_a_node_accepts_after_its_death_is_handed_over covers declare_dead accept take_handed_over adopt;
     shard::what_a_node_accepted_of_forgotten_shards_is_left_to_their_owner covers join take_handed_over;
     shard::what_a_node_was_told_of_need_not_be_read covers take_handed_over;
+    shard::what_a_peer_gives_its_word_for_is_handed_out_once covers take_by_word take_handed_over adopt;
     shard::commits_tell_of_local_shards_alone covers set_local accept take_handed_over;
     shard::what_is_made_due_again_reaches_its_owner covers requeue recover_step take_handed_over;
     shard::while_shards_move_every_delivery_is_handed_out_once covers adopt set_local take_handed_over release_shards claim_shards;

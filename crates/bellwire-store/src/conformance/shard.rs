@@ -305,6 +305,46 @@ pub async fn what_a_node_was_told_of_need_not_be_read(w: World) {
     assert_eq!(firsts(&take(&w, ShardSet::ALL).await), []);
 }
 
+pub async fn what_a_peer_gives_its_word_for_is_handed_out_once(w: World) {
+    let (app, endpoints) = spread(&w, 2).await;
+    let [here, there] = endpoints[..] else { unreachable!() };
+    if !w.store.is_shared() {
+        let message = w.publish(app, &[here]).await;
+        assert!(!w.store.take_by_word(message.id, here), "there is nobody to give it");
+        return;
+    }
+    w.store.set_local(ShardSet::EMPTY).await.unwrap();
+    // Word first: of a row, what was not spoken of is still handed out.
+    let message = w.publish(app, &endpoints).await;
+    assert!(w.store.take_by_word(message.id, here));
+    assert!(!w.store.take_by_word(message.id, here), "twice");
+    assert_eq!(firsts(&take(&w, ShardSet::ALL).await), [(message.id, there)]);
+    assert!(!w.store.take_by_word(message.id, here), "its row is gone, and it is remembered");
+    // The row first.
+    let message = w.publish(app, &[here]).await;
+    assert_eq!(firsts(&take(&w, ShardSet::ALL).await), [(message.id, here)]);
+    assert!(!w.store.take_by_word(message.id, here), "word that comes late");
+    // What is handed out is not delivered: who gains the shard finds it, whoever was told of it.
+    let message = w.publish(app, &[here]).await;
+    assert!(w.store.take_by_word(message.id, here));
+    let adopted = adopt(&w, shards_of(&[here]), i64::MAX).await;
+    assert!(adopted.contains(&(message.id, here)), "{adopted:?}");
+    assert_eq!(firsts(&take(&w, ShardSet::ALL).await), []);
+    // A message of which nobody speaks is left once, and what is in its row besides with it, until then.
+    let (known, unknown) = (w.publish(app, &[here]).await, w.publish(app, &[here]).await);
+    assert!(w.store.take_by_word(known.id, here));
+    let nothing = Known { message: &|_| None, is_told: true };
+    let handed = w.store.take_handed_over(ShardSet::ALL, nothing).await.unwrap();
+    assert!(handed.left && handed.first_tries.is_empty(), "{handed:?}");
+    let handed = w.store.take_handed_over(ShardSet::ALL, nothing).await.unwrap();
+    assert_eq!((firsts(&handed), handed.left), (vec![(unknown.id, here)], false));
+    // Another membership begins with nothing.
+    let message = w.publish(app, &[here]).await;
+    assert!(w.store.take_by_word(message.id, here));
+    w.store.join(World::node(), None).await.unwrap();
+    assert_eq!(firsts(&take(&w, ShardSet::ALL).await), [(message.id, here)]);
+}
+
 pub async fn commits_tell_of_local_shards_alone(w: World) {
     let (app, endpoints) = spread(&w, 2).await;
     let mine = shards_of(&endpoints[..1]);

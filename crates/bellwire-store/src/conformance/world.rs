@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellwire_core::{
     AppId, Application, ApplicationKind, Attempt, AttemptStatus, Direction, Endpoint, EndpointHealth, EndpointId, HeaderSet,
@@ -37,7 +37,7 @@ pub struct Told {
 }
 
 impl CommitSink for Told {
-    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], local: &ShardSet, _begun: Instant) {
         self.accepted.lock().extend(messages.iter().map(|new| new.message.id));
         let of = |new: &Arc<NewMessage>| -> Vec<_> {
             new.endpoints.iter().filter(|endpoint| local.has(**endpoint)).map(|endpoint| (new.message.id, *endpoint)).collect()

@@ -107,7 +107,7 @@ impl AcceptLane {
             let fault = match accept::write(conn, &part, &guard, self.number, self.shared.retention).await {
                 Ok(written) => {
                     self.shared.count(part.len(), begun);
-                    self.announce(conn, part, &written, &guard).await;
+                    self.announce(conn, part, &written, &guard, begun).await;
                     continue;
                 }
                 Err(fault) => fault,
@@ -124,7 +124,7 @@ impl AcceptLane {
                 Remedy::Again if tries <= TRIES_MAX => parts.push(part),
                 Remedy::Reconnect => {
                     if fault.is_outcome_unknown() {
-                        self.doubt(&part, &guard);
+                        self.doubt(&part, &guard, begun);
                     }
                     parts.push(part);
                     return Err(abandon(parts, fault));
@@ -148,9 +148,9 @@ impl AcceptLane {
         Ok(())
     }
 
-    fn doubt(&self, part: &[Accept], guard: &LocalGuard) {
+    fn doubt(&self, part: &[Accept], guard: &LocalGuard, begun: Instant) {
         let messages: Vec<Arc<NewMessage>> = part.iter().map(|accept| accept.new.clone()).collect();
-        let doubt = Doubt { messages, epoch: guard.epoch(), generation: guard.generation(), local: guard.shards() };
+        let doubt = Doubt { messages, epoch: guard.epoch(), generation: guard.generation(), local: guard.shards(), begun };
         match self.shared.doubts.clone().try_acquire_owned() {
             Ok(permit) => drop(tokio::spawn(doubt.resolve(self.shared.clone(), permit))),
             // Nothing is lost: whoever next takes over their shards reads them.
@@ -161,7 +161,7 @@ impl AcceptLane {
     }
 
     /// Sink first, answers after it: who is answered finds the deliveries under way.
-    async fn announce(&self, conn: &Conn, part: Vec<Accept>, written: &Written, guard: &LocalGuard) {
+    async fn announce(&self, conn: &Conn, part: Vec<Accept>, written: &Written, guard: &LocalGuard, begun: Instant) {
         let (fresh, lost): (Vec<Accept>, Vec<Accept>) =
             part.into_iter().partition(|accept| written.fresh.contains(&bellwire_core::IdKind::key(&accept.new.message.id)));
         if let Some(latest) = fresh.iter().map(|accept| accept.new.message.created_at).max() {
@@ -169,7 +169,8 @@ impl AcceptLane {
         }
         if let Some(sink) = self.shared.sink.get().filter(|_| !fresh.is_empty()) {
             let messages: Vec<Arc<NewMessage>> = fresh.iter().map(|accept| accept.new.clone()).collect();
-            sink.accepted(&messages, &if written.is_owner { guard.shards() } else { ShardSet::EMPTY });
+            let local = if written.is_owner { guard.shards() } else { ShardSet::EMPTY };
+            sink.accepted(&messages, &local, begun);
         }
         for accept in fresh {
             answer(accept, Ok(Accepted::Fresh));

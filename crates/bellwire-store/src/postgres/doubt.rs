@@ -2,7 +2,7 @@
 //! committed all the same is found here and delivered, as if just accepted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellwire_core::{IdKind, ShardSet};
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,6 +26,7 @@ pub struct Doubt {
     pub epoch: i64,
     pub generation: u64,
     pub local: ShardSet,
+    pub begun: Instant,
 }
 
 impl Doubt {
@@ -63,7 +64,7 @@ impl Doubt {
         }
         tracing::info!(messages = committed.len(), "messages in doubt turned out to be committed");
         if let Some(sink) = shared.sink.get() {
-            sink.accepted(committed, &guard.kept_since(self.generation).intersection(&self.local));
+            sink.accepted(committed, &guard.kept_since(self.generation).intersection(&self.local), self.begun);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What goes from the node that accepted it to the node that delivers it: a row for each commit and shard, with all its deliveries.
-//! Whoever owns the shard reads the rows, deletes them, and then hands the deliveries out; what its peers told it of the messages
-//! it need not read.
+//! Whoever owns the shard reads the rows, deletes them, and then hands the deliveries out, but for those that it handed out by the word of
+//! a peer (`handed_out.rs`); what its peers told it of the messages it need not read.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio_postgres::Row;
 use super::PostgresStore;
 use super::connection::{Conn, READ_MAX, WRITE_MAX};
 use super::fault::Outcome;
+use super::handed_out::Look;
 use super::param::p;
 use super::row::{self, MESSAGE_COLUMNS, WITH_PAYLOAD};
 use super::shard::{due_or_report, numbers, report};
@@ -46,10 +47,17 @@ pub async fn give_back(tx: &Conn, forgotten: &Forgotten) -> Outcome<()> {
 }
 
 /// A row of `handover`.
-struct Handover {
+pub struct Handover {
     place: String,
     id: i64,
-    deliveries: Vec<Key>,
+    pub deliveries: Vec<Key>,
+}
+
+#[cfg(test)]
+impl Handover {
+    pub fn of(deliveries: Vec<Key>) -> Self {
+        Self { place: String::new(), id: 0, deliveries }
+    }
 }
 
 /// Rows to take now, and the ids of those that are left where they are, once.
@@ -62,40 +70,33 @@ impl PostgresStore {
     pub(super) async fn take_inner(&self, shards: &ShardSet, known: Known<'_>) -> Outcome<HandedOver> {
         let epoch = self.epoch()?;
         let mut conn = self.members.get().await?;
+        let mut look = Look::begin(&self.seen.handed_out);
         let found = read_rows(&conn, numbers(shards)).await?;
-        if found.is_empty() {
-            // What was in doubt is gone.
-            self.seen.taken.lock().clear();
-            self.seen.left.lock().clear();
-            return Ok(HandedOver::default());
-        }
         let more = found.len() >= usize::try_from(ROWS_MAX).unwrap_or(0);
+        let there: HashSet<Key> = found.iter().flat_map(|row| row.deliveries.iter().copied()).collect();
+        let there = (!more).then_some(&there);
         let rows = if known.is_told { self.without_left(found, known) } else { Taken { rows: found, left: HashSet::new() } };
         let left = !rows.left.is_empty();
         *self.seen.left.lock() = rows.left;
         let rows = rows.rows;
         let mut handed = HandedOver { more: more && !rows.is_empty(), left, ..HandedOver::default() };
-        let mut unknown = Vec::new();
-        {
-            let taken = self.seen.taken.lock();
-            for key in rows.iter().flat_map(|row| &row.deliveries).filter(|key| !taken.contains(key)) {
-                match told(*key, known) {
-                    Some(delivery) => handed.first_tries.push(delivery),
-                    None => unknown.push(*key),
-                }
-            }
-        }
         if rows.is_empty() {
+            look.end(&[], there);
             return Ok(handed);
+        }
+        let mut unknown = Vec::new();
+        for key in look.take(rows.iter().flat_map(|row| row.deliveries.iter().copied())) {
+            match told(*key, known) {
+                Some(delivery) => handed.first_tries.push(delivery),
+                None => unknown.push(*key),
+            }
         }
         handed.told = handed.first_tries.len();
         read_deliveries(&conn, &unknown, &mut handed).await?;
         match forget_rows(&mut conn, epoch, &rows).await {
-            Ok(()) => self.seen.taken.lock().clear(),
+            Ok(()) => look.end(&rows, there),
             // Whether they are gone or not: these have been handed out now.
-            Err(fault) if fault.is_outcome_unknown() => {
-                self.seen.taken.lock().extend(rows.into_iter().flat_map(|row| row.deliveries))
-            }
+            Err(fault) if fault.is_outcome_unknown() => look.end_in_doubt(),
             Err(fault) => return Err(fault),
         }
         if let Err(error) = read_along(&conn, &mut handed.first_tries[handed.told..]).await.map_err(StoreError::from) {
@@ -107,8 +108,8 @@ impl PostgresStore {
 
     /// Leaves out rows with first tries of messages that this node has not heard of yet, unless it has done so before, or has handed them out.
     fn without_left(&self, found: Vec<Handover>, known: Known<'_>) -> Taken {
-        let (before, taken) = (self.seen.left.lock(), self.seen.taken.lock());
-        let is_known = |key: &Key| key.2 || taken.contains(key) || (known.message)(key.0).is_some();
+        let (before, handed_out) = (self.seen.left.lock(), self.seen.handed_out.lock());
+        let is_known = |key: &Key| key.2 || handed_out.is_there(key) || (known.message)(key.0).is_some();
         let (rows, left): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|row| before.contains(&row.id) || row.deliveries.iter().all(is_known));
         Taken { rows, left: left.into_iter().map(|row| row.id).collect() }

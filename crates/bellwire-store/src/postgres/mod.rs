@@ -18,6 +18,7 @@ mod doubt;
 mod endpoint;
 mod event_type;
 mod fault;
+mod handed_out;
 mod handover;
 mod idempotency;
 pub(crate) mod import;

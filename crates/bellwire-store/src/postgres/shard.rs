@@ -7,13 +7,14 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, IdKind, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
+use bellwire_core::{AppId, EndpointId, IdKind, MessageId, SHARDS, Shard, ShardSet, Trigger, id::ID_SLOTS};
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::PostgresStore;
 use super::connection::{Conn, READ_MAX};
 use super::fault::{Fault, Outcome};
+use super::handed_out::HandedOut;
 use super::handover;
 use super::param::p;
 use super::row;
@@ -36,8 +37,7 @@ type ChangesSeen = (i64, HashSet<(i64, i64)>);
 #[derive(Default)]
 pub struct Seen {
     changes: Mutex<Option<ChangesSeen>>,
-    /// Handed out, but it is not known whether their rows in `handover` are gone.
-    pub(super) taken: Mutex<HashSet<handover::Key>>,
+    pub(super) handed_out: Mutex<HandedOut>,
     /// Rows of `handover` that were left there once.
     pub(super) left: Mutex<HashSet<i64>>,
     /// A membership that is over, and is not known to be gone from the database.
@@ -140,7 +140,7 @@ impl PostgresStore {
         }
         .await;
         let membership = tx.end(result).await?;
-        self.seen.taken.lock().clear();
+        self.seen.handed_out.lock().clear();
         *self.seen.former.lock() = None;
         self.writer.become_member(Some(membership)).await;
         Ok(membership)
@@ -343,6 +343,10 @@ impl ShardStore for PostgresStore {
 
     async fn adopt(&self, shards: ShardSet, _last_key: i64, feed: &mut (dyn FnMut(Vec<DueDelivery>) + Send)) -> Result<()> {
         Ok(self.adopt_inner(&shards, feed).await?)
+    }
+
+    fn take_by_word(&self, message: MessageId, endpoint: EndpointId) -> bool {
+        self.seen.handed_out.lock().by_word((message.key(), endpoint.key(), false))
     }
 
     async fn take_handed_over(&self, shards: ShardSet, known: Known<'_>) -> Result<HandedOver> {

@@ -1,7 +1,7 @@
 //! [`ShardStore`] of a store that belongs to one process: it is its only member and owns everything.
 
 use async_trait::async_trait;
-use bellwire_core::{AppId, SHARDS, ShardSet};
+use bellwire_core::{AppId, EndpointId, MessageId, SHARDS, ShardSet};
 
 use super::SqliteStore;
 use crate::{
@@ -72,6 +72,10 @@ impl ShardStore for SqliteStore {
                 return Ok(());
             }
         }
+    }
+
+    fn take_by_word(&self, _message: MessageId, _endpoint: EndpointId) -> bool {
+        false
     }
 
     async fn take_handed_over(&self, _shards: ShardSet, _known: Known<'_>) -> Result<HandedOver> {

@@ -138,7 +138,7 @@ impl Syncer {
 
     /// Sink first, answers after it: who is answered finds the deliveries under way.
     fn announce(&self, group: Committed) {
-        let Committed { accepts, results, attempts, .. } = group;
+        let Committed { accepts, results, attempts, taken_at, .. } = group;
         if let Some(sink) = self.sink.get() {
             let fresh: Vec<Arc<NewMessage>> = accepts
                 .iter()
@@ -147,7 +147,7 @@ impl Syncer {
                 .map(|(accept, _)| accept.new.clone())
                 .collect();
             if !fresh.is_empty() {
-                sink.accepted(&fresh, &bellwire_core::ShardSet::ALL);
+                sink.accepted(&fresh, &bellwire_core::ShardSet::ALL, taken_at);
             }
             if !attempts.is_empty() {
                 sink.recorded(&attempts);
@@ -179,7 +179,7 @@ mod tests {
     struct Told(Mutex<Vec<i64>>);
 
     impl CommitSink for Told {
-        fn accepted(&self, _: &[Arc<NewMessage>], _: &ShardSet) {}
+        fn accepted(&self, _: &[Arc<NewMessage>], _: &ShardSet, _: Instant) {}
         fn requeued(&self, _: &[DueDelivery]) {}
         fn fenced(&self, _: &[AttemptRecord]) {}
         fn recorded(&self, records: &[AttemptRecord]) {

@@ -30,7 +30,7 @@ fn say(what: &str, message: MessageId) {
 struct Says;
 
 impl CommitSink for Says {
-    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {}
+    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet, _begun: std::time::Instant) {}
     fn requeued(&self, _: &[bellwire_store::DueDelivery]) {}
     fn fenced(&self, _: &[AttemptRecord]) {}
     fn recorded(&self, attempts: &[AttemptRecord]) {

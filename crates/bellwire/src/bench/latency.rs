@@ -74,6 +74,31 @@ pub fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { a / b } else { 0.0 }
 }
 
+/// Ratios that were measured again and again: their geometric mean, and the interval in which it lies with 95 %. An endless interval says that
+/// there are too few of them.
+pub fn relation(ratios: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
+    let logs: Vec<f64> = ratios.into_iter().filter(|ratio| *ratio > 0.0 && ratio.is_finite()).map(f64::ln).collect();
+    let count = logs.len() as f64;
+    if logs.is_empty() {
+        return (0.0, 0.0, f64::INFINITY);
+    }
+    let mean = logs.iter().sum::<f64>() / count;
+    let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let half = student(logs.len() - 1) * (variance / count).sqrt();
+    if half.is_finite() { (mean.exp(), (mean - half).exp(), (mean + half).exp()) } else { (mean.exp(), 0.0, f64::INFINITY) }
+}
+
+/// What cuts off 2.5 % at either end of Student's distribution; from the tables.
+fn student(freedom: usize) -> f64 {
+    const OF: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    match freedom {
+        0 => f64::INFINITY,
+        1..=10 => OF[freedom - 1],
+        // The next term of its expansion; off by less than one percent.
+        _ => 1.96 + 2.4 / freedom as f64,
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -104,6 +129,23 @@ mod tests {
         }
         record(&mut all, u64::MAX);
         assert!(Quantiles::of(&all).max_ms > 500_000.0);
+    }
+
+    /// Broken: a difference within the noise is reported as one, or one beyond it as noise.
+    #[test]
+    fn a_relation_says_how_far_it_may_be_off() {
+        let near = |a: f64, b: f64| (a - b).abs() < 0.001;
+        let (mean, from, to) = relation([0.8, 1.25]);
+        assert!(near(mean, 1.0) && from < 0.1 && to > 10.0, "{mean} {from} {to}");
+        // ln: mean 0, deviation 0.1 * sqrt(10 / 9), over sqrt(10), times 2.262
+        let turns = [(-0.1f64).exp(), 0.1f64.exp()].repeat(5);
+        let (mean, from, to) = relation(turns);
+        assert!(near(mean, 1.0) && near(from, (-0.0754f64).exp()) && near(to, 0.0754f64.exp()), "{mean} {from} {to}");
+        assert_eq!(relation([2.0]), (2.0, 0.0, f64::INFINITY));
+        assert_eq!(relation([0.0, f64::NAN]), (0.0, 0.0, f64::INFINITY));
+        for (freedom, of) in [(1, 12.706), (10, 2.228), (11, 2.201), (20, 2.086), (60, 2.0)] {
+            assert!((student(freedom) - of).abs() < 0.02, "{freedom}: {}", student(freedom));
+        }
     }
 
     #[test]

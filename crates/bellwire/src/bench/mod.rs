@@ -3,7 +3,8 @@
 //! Three processes: this one loads, one receives (`receiver`, asked through `receive`), one is the server (`target`), or several
 //! are that share a database; what they stand on is made for each phase and removed after it (`ground`). `bare`
 //! measures R, the rate of bare signed POSTs; `load` and `gentle` are the closed and the open loop; `phase` watches a load until
-//! everything it brought has arrived and is recorded; `source` is received instead of published; `prefill` and `isolation` are the longer experiments; `report` prints.
+//! everything it brought has arrived and is recorded; `source` is received instead of published; `prefill`, `isolation` and `turns` are the longer
+//! experiments; `report` prints.
 //! Rates drift with the machine, so each phase stands between two measurements of R and is given as a fraction of it.
 
 pub mod bare;
@@ -23,6 +24,7 @@ pub mod report;
 pub mod run;
 pub mod source;
 pub mod target;
+pub mod turns;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -77,6 +79,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", conflicts_with_all = ["target", "isolation", "prefill"], default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=16))]
     pub nodes: u32,
+    /// With --nodes: one node and N, both up and loaded in turn, T times for --seconds each, and how far the ratio may be off
+    #[arg(long, value_name = "T", conflicts_with_all = ["target", "isolation", "prefill", "runs"], default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub turns: u32,
     /// Folder for the stores, on the disk that is to be measured; default: the system's temporary folder
     #[arg(long, value_name = "FOLDER")]
     pub dir: Option<PathBuf>,

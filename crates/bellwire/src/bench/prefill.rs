@@ -143,7 +143,7 @@ struct Counting {
 }
 
 impl CommitSink for Counting {
-    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {}
+    fn accepted(&self, _: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet, _begun: Instant) {}
 
     fn requeued(&self, _: &[bellwire_store::DueDelivery]) {}
     fn fenced(&self, _: &[AttemptRecord]) {}

@@ -7,6 +7,7 @@ use super::ground::{StoreKind, Variant};
 use super::latency::{Quantiles, median, ratio};
 use super::phase::Measured;
 use super::run::{PhaseRun, Results, summary};
+use super::turns::Turns;
 use crate::terminal::{self, thousands};
 
 /// The column of the table, from 0.
@@ -57,6 +58,9 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     }
     if let Some(flat) = &results.flat {
         self::flat(flat)?;
+    }
+    for turns in &results.turns {
+        self::turns(turns)?;
     }
     if let Some(isolation) = &results.isolation {
         terminal::line(&format!(
@@ -193,6 +197,36 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
         if !m.is_recorded {
             terminal::line(&format!("{name}: the server does not tell whether all of it is recorded"))?;
         }
+    }
+    Ok(())
+}
+
+/// Messages a second and processor time, several nodes beside one.
+fn turns(of: &Turns) -> anyhow::Result<()> {
+    let one = median(of.turns.iter().map(|turn| turn.one.messages_per_s));
+    let several = median(of.turns.iter().map(|turn| turn.several.messages_per_s));
+    let variant = |nodes| Variant { store: StoreKind::PostgreSql, nodes }.title();
+    terminal::line(&format!(
+        "{}, {} turns: {} {}/s, {} {}/s (medians). {} over one, geometric mean of the turns and 95 % interval:",
+        title(of.phase),
+        of.turns.len(),
+        variant(1),
+        thousands(one as u64),
+        variant(of.nodes),
+        thousands(several as u64),
+        of.nodes
+    ))?;
+    let lines: [(&str, fn(&Measured) -> f64); 3] = [
+        ("messages a second", |m| m.messages_per_s),
+        ("processor time a message, servers", Measured::server_cpu_ms_per_message),
+        ("processor time a message, database", Measured::database_cpu_ms_per_message),
+    ];
+    for (name, field) in lines {
+        let (mean, from, to) = of.relation(field);
+        let each = median(of.turns.iter().map(|turn| field(&turn.one)));
+        let all = median(of.turns.iter().map(|turn| field(&turn.several)));
+        let medians = if name.starts_with("processor") { format!(", {each:.3} and {all:.3} ms") } else { String::new() };
+        terminal::line(&format!("  {name:<36} {mean:.3} ({from:.3} to {to:.3}){medians}"))?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::prefill::{self, Flat};
 use super::receive::Receiver;
 use super::source::{self, HalfRate};
 use super::target::Target;
+use super::turns::{self, Turns};
 use super::{BenchArgs, Phase, bare, load_threads, process, report};
 use crate::exit::{Exit, Failure};
 
@@ -41,6 +42,8 @@ pub struct Results {
     pub flat: Option<Flat>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<Turns>,
 }
 
 /// What all measurements share.
@@ -67,6 +70,9 @@ pub struct Session {
 pub async fn run(args: BenchArgs, database: Option<String>) -> anyhow::Result<()> {
     if args.nodes > 1 && database.is_none() {
         bail!("--nodes {} needs --database: the embedded store belongs to one process", args.nodes);
+    }
+    if args.turns > 0 && args.nodes < 2 {
+        bail!("--turns {} compares one node with several: name --nodes and --database", args.turns);
     }
     let database_pid = match &database {
         Some(_) if args.target.is_some() => bail!("--database and --target are two things to measure; name one"),
@@ -109,6 +115,8 @@ pub async fn run(args: BenchArgs, database: Option<String>) -> anyhow::Result<()
         results.isolation = Some(session.isolation(args.runs).await?);
     } else if let Some(messages) = args.prefill {
         results.flat = Some(prefill::compare(&session, messages, args.pending, args.runs).await?);
+    } else if args.turns > 0 {
+        results.turns = turns::compare(&session, &args.phases, args.nodes, args.turns).await?;
     } else {
         for run in 1..=args.runs {
             if args.runs > 1 {
@@ -209,14 +217,26 @@ impl Session {
     /// # Errors
     /// As [`Bench::run`].
     pub async fn on(&self, targets: &[Target], store: StoreKind, phase: Phase) -> anyhow::Result<Measured> {
-        let warm_up_messages = match self.warm_up {
-            Duration::ZERO => 0,
-            warm_up => self.load(targets, store, phase, warm_up).await?.messages_stored(),
-        };
+        let warm_up_messages = self.warm_up(targets, store, phase).await?;
         Ok(Measured { warm_up_messages, ..self.load(targets, store, phase, self.duration).await? })
     }
 
-    async fn load(&self, targets: &[Target], store: StoreKind, phase: Phase, duration: Duration) -> anyhow::Result<Measured> {
+    /// What comes before the first measurement on servers that have just started, in messages.
+    ///
+    /// # Errors
+    /// As [`Bench::run`].
+    pub async fn warm_up(&self, targets: &[Target], store: StoreKind, phase: Phase) -> anyhow::Result<u64> {
+        match self.warm_up {
+            Duration::ZERO => Ok(0),
+            warm_up => Ok(self.load(targets, store, phase, warm_up).await?.messages_stored()),
+        }
+    }
+
+    /// One load on running servers.
+    ///
+    /// # Errors
+    /// As [`Bench::run`].
+    pub async fn load(&self, targets: &[Target], store: StoreKind, phase: Phase, duration: Duration) -> anyhow::Result<Measured> {
         let bench = Bench {
             targets,
             receiver: &self.receiver,

@@ -16,7 +16,7 @@ use crate::sqlite::fixture::new_message;
 struct Told(AtomicUsize);
 
 impl CommitSink for Told {
-    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet) {
+    fn accepted(&self, messages: &[Arc<NewMessage>], _local: &bellwire_core::ShardSet, _begun: std::time::Instant) {
         self.0.fetch_add(messages.len(), Ordering::Relaxed);
     }
     fn requeued(&self, _: &[crate::DueDelivery]) {}
