@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bellwire_core::{Application, Message, MessageId};
 use bellwire_engine::{EngineConfig, Published};
+use bellwire_postgres_testkit::query;
 use bellwire_store::Idempotency;
 use bellwire_testkit::{Receiver, TestApp};
 
@@ -339,4 +340,56 @@ async fn nodes_with_another_key_are_not_linked_and_still_deliver_for_each_other(
     receiver.wait_for(&path, 5).await;
     assert_eq!((metric(&a, "link_peers").await, metric(&b, "link_peers").await), (0, 0));
     idle(&[&a, &b]).await;
+}
+
+/// Broken: nothing is delivered by word, so that all of a fan-out that is not the accepting node's waits until it is fetched; or what was is
+/// delivered again when it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_has_just_accepted_is_delivered_by_its_word_while_nothing_can_be_fetched() {
+    let (a, b, url) = pair_of(config("a"), config("b")).await;
+    linked(&a).await;
+    linked(&b).await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, first) = endpoint_of(&a, &application, &receiver, "/first").await;
+    let (_, second) = endpoint_of(&a, &application, &receiver, "/second").await;
+    let (_, of_b) = endpoint_of(&b, &application, &receiver, "/b").await;
+    // Who fetches what was handed over locks one of these rows.
+    let block = "DO $$ BEGIN PERFORM 1 FROM fence WHERE lane = 5 FOR UPDATE; PERFORM pg_sleep(60); END $$";
+    let locker = std::thread::spawn({
+        let url = url.clone();
+        move || query(&url, block)
+    });
+    let of_locker = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    let ask = async |sql: String| {
+        let url = url.clone();
+        tokio::task::spawn_blocking(move || query(&url, &sql).unwrap()).await.unwrap().trim().to_owned()
+    };
+    wait_until(|| async { ask(format!("SELECT count(*) {of_locker}")).await == "1" }).await;
+    // The first ones may come before the second node has held its shards long enough to take a word for it.
+    let mut published = vec![];
+    let arrived = async |at_least: usize| receiver.received(&of_b).len() >= at_least;
+    let began = std::time::Instant::now();
+    while !arrived(1).await && began.elapsed() < PATIENCE {
+        for at in [&a, &b] {
+            published.push(publish(at, &application, at.message(&application, "a.b", PAYLOAD), None).await);
+        }
+        wait_until(|| async { receiver.received(&first).len() == published.len() }).await;
+    }
+    // One that came in at either of them.
+    for at in [&a, &b] {
+        published.push(publish(at, &application, at.message(&application, "a.b", PAYLOAD), None).await);
+    }
+    let last = &published[published.len() - 2..];
+    let by_word = || by_message(&receiver, &of_b);
+    wait_until(|| async { last.iter().all(|id| by_word().contains_key(&id.to_string())) }).await;
+    assert_ne!(ask("SELECT count(*) FROM handover".to_owned()).await, "0", "nothing was fetched meanwhile");
+    ask(format!("SELECT pg_terminate_backend(pid) {of_locker}")).await;
+    assert!(locker.join().unwrap().is_err());
+    for path in [&first, &second, &of_b] {
+        receiver.wait_for(path, published.len()).await;
+    }
+    wait_until(|| async { ask("SELECT count(*) FROM handover".to_owned()).await == "0" }).await;
+    idle(&[&a, &b]).await;
+    all_once(&receiver, &[&first, &second, &of_b], &published);
 }
