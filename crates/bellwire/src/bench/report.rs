@@ -62,6 +62,9 @@ pub fn print(results: &Results, json: bool) -> anyhow::Result<()> {
     for turns in &results.turns {
         self::turns(turns)?;
     }
+    if !results.turns.is_empty() {
+        terminal::line("Ratios are geometric means of the turns, with their 95 % intervals; the figures after them medians.")?;
+    }
     if let Some(isolation) = &results.isolation {
         terminal::line(&format!(
             "One hanging endpoint among {}, {} messages/s in all, {} pairs of rounds, published to arrived at the other {}:",
@@ -203,30 +206,25 @@ fn standard(phases: &[PhaseRun], runs: usize) -> anyhow::Result<()> {
 
 /// Messages a second and processor time, several nodes beside one.
 fn turns(of: &Turns) -> anyhow::Result<()> {
-    let one = median(of.turns.iter().map(|turn| turn.one.messages_per_s));
-    let several = median(of.turns.iter().map(|turn| turn.several.messages_per_s));
-    let variant = |nodes| Variant { store: StoreKind::PostgreSql, nodes }.title();
-    terminal::line(&format!(
-        "{}, {} turns: {} {}/s, {} {}/s (medians). {} over one, geometric mean of the turns and 95 % interval:",
-        title(of.phase),
-        of.turns.len(),
-        variant(1),
-        thousands(one as u64),
-        variant(of.nodes),
-        thousands(several as u64),
-        of.nodes
-    ))?;
-    let lines: [(&str, fn(&Measured) -> f64); 3] = [
-        ("messages a second", |m| m.messages_per_s),
-        ("processor time a message, servers", Measured::server_cpu_ms_per_message),
-        ("processor time a message, database", Measured::database_cpu_ms_per_message),
-    ];
-    for (name, field) in lines {
+    let middle = |field: fn(&Measured) -> f64| {
+        let one = median(of.turns.iter().map(|turn| field(&turn.one)));
+        (one, median(of.turns.iter().map(|turn| field(&turn.several))))
+    };
+    let relation = |field: fn(&Measured) -> f64| {
         let (mean, from, to) = of.relation(field);
-        let each = median(of.turns.iter().map(|turn| field(&turn.one)));
-        let all = median(of.turns.iter().map(|turn| field(&turn.several)));
-        let medians = if name.starts_with("processor") { format!(", {each:.3} and {all:.3} ms") } else { String::new() };
-        terminal::line(&format!("  {name:<36} {mean:.3} ({from:.3} to {to:.3}){medians}"))?;
+        format!("{mean:.3} ({from:.3} to {to:.3})")
+    };
+    let title = Variant { store: StoreKind::PostgreSql, nodes: of.nodes }.title();
+    terminal::line(&format!("{}, {title} beside one, {} turns:", self::title(of.phase), of.turns.len()))?;
+    let (one, several) = middle(|m| m.messages_per_s);
+    let rates = relation(|m| m.messages_per_s);
+    terminal::line(&format!("  messages    {rates}, {}/s and {}/s", thousands(several as u64), thousands(one as u64)))?;
+    for (name, field) in [
+        ("servers   ", Measured::server_cpu_ms_per_message as fn(&Measured) -> f64),
+        ("database  ", Measured::database_cpu_ms_per_message),
+    ] {
+        let (one, several) = middle(field);
+        terminal::line(&format!("  {name}  {}, {several:.3} ms and {one:.3} ms of processor time a message", relation(field)))?;
     }
     Ok(())
 }
