@@ -114,6 +114,8 @@ async fn take(
                 }
                 _ => {}
             }
+            // Before any wait: a word ages.
+            shards::take_by_word(engine, std::mem::take(&mut told));
             // What the other side may have under way has a place here: it waits only if it keeps to another bound.
             let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
             open.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::Engine;
 
 /// While there are other nodes: what a delivery accepted elsewhere waits at most, on top of the rest.
 const POLL: Duration = Duration::from_millis(25);
-/// While all of them say when there is something: should that be lost.
+/// While all of them say when there is something: what was delivered by their word is deleted, and what no word came of is found.
 const POLL_TOLD: Duration = Duration::from_millis(250);
 /// While there are none. What this node accepted while it was gaining the shard comes this way too, and is asked for at once
 /// when it has.
