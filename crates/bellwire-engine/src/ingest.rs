@@ -99,22 +99,22 @@ impl Engine {
         })
     }
 
-    async fn accept_here(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
+    /// Deliveries are queued, not started: whoever has an answer to give first starts them afterwards.
+    pub(crate) async fn accept_unstarted(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
         if !new.endpoints.is_empty() {
             let deadline = Instant::now() + HOLD_BACK_MAX;
             self.queue.hold_back(new.message.app, HOLD_BACK_MAX).await;
             self.links.hold_back(&new, deadline).await;
         }
-        let accepted = self.store.accept(new).await?;
+        self.store.accept(new).await
+    }
+
+    async fn accept_here(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
+        let accepted = self.accept_unstarted(new).await?;
         // The commit sink has queued the deliveries; starting them here saves a wake-up. If this future is dropped before,
         // the pump task does it.
         self.pump();
         Ok(accepted)
-    }
-
-    /// What another node asks this one to accept, since most of the deliveries are this one's.
-    pub(crate) async fn accept_forwarded(&self, new: Arc<NewMessage>) -> Result<Accepted, StoreError> {
-        self.accept_here(new).await
     }
 
     /// Accepts what another node may have accepted, or be accepting now. The id is the same, and the store takes it once: whoever comes

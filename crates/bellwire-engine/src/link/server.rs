@@ -4,18 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bellwire_core::AppId;
 use bellwire_store::NewMessage;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::session::{Receiver, Sender, accept};
 use super::wire::{self, ACCEPTED, Answer, JUST_ACCEPTED, NUDGE, Reader};
-use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX, gather};
+use super::{IN_FLIGHT_MAX, OPEN_MAX, SIGN_OF_LIFE, SILENCE_MAX};
 use crate::{Engine, shards};
 
 /// Connections, those that have not shown the key included.
@@ -24,8 +25,8 @@ const CONNECTIONS_MAX: usize = 256;
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 /// A node that stops waits so long for what it was asked to be accepted.
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// Answers put into one frame.
-const FRAME_ITEMS_MAX: usize = 1_024;
+/// Messages read that nobody has begun to accept.
+const ASKED_MAX: usize = 128;
 /// Between two words on which applications are behind.
 const BEHIND_EVERY: Duration = Duration::from_millis(5);
 
@@ -67,13 +68,12 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
     let (sender, receiver, hello) = opened?;
     tracing::debug!(node.epoch = hello.from, peer.address = %address, "another node is linked");
     let _incoming = engine.links.opened(hello.from);
-    let (answers, answered) = mpsc::channel(IN_FLIGHT_MAX);
-    let open = AtomicUsize::new(0);
-    let mut telling = pin!(tell(engine, sender, answered, &open));
+    let (asks, asked) = mpsc::channel(ASKED_MAX);
+    let mut telling = pin!(tell(engine, hello.from, sender, asked));
     let stop = engine.stop.notified();
     if !engine.is_stopping() {
         tokio::select! {
-            ended = take(engine, hello.from, receiver, answers, &open) => return ended,
+            ended = take(engine, receiver, asks) => return ended,
             ended = &mut telling => return ended,
             () = stop => {}
         }
@@ -82,15 +82,8 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
     timeout(STOP_MAX, telling).await.unwrap_or(Ok(()))
 }
 
-/// Reads messages and has each accepted.
-async fn take(
-    engine: &Arc<Engine>,
-    from: i64,
-    mut receiver: Receiver,
-    answers: mpsc::Sender<(u64, Answer)>,
-    open: &AtomicUsize,
-) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+/// Reads messages, and hands on those that are to be accepted, by their numbers.
+async fn take(engine: &Arc<Engine>, mut receiver: Receiver, asks: mpsc::Sender<(u64, NewMessage)>) -> io::Result<()> {
     loop {
         let mut reader = Reader::new(receiver.next().await?.freeze());
         let mut told = Vec::new();
@@ -104,76 +97,65 @@ async fn take(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that cannot be read"));
             };
             match number {
-                ACCEPTED => {
-                    engine.links.hear(Arc::new(new));
-                    continue;
+                ACCEPTED => engine.links.hear(Arc::new(new)),
+                JUST_ACCEPTED => told.push(Arc::new(new)),
+                _ => {
+                    // Before any wait: a word ages.
+                    shards::take_by_word(engine, std::mem::take(&mut told));
+                    if asks.send((number, new)).await.is_err() {
+                        return Ok(());
+                    }
                 }
-                JUST_ACCEPTED => {
-                    told.push(Arc::new(new));
-                    continue;
-                }
-                _ => {}
             }
-            // Before any wait: a word ages.
-            shards::take_by_word(engine, std::mem::take(&mut told));
-            // What the other side may have under way has a place here: it waits only if it keeps to another bound.
-            let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-            open.fetch_add(1, Ordering::Relaxed);
-            let (engine, answers) = (engine.clone(), answers.clone());
-            tokio::spawn(async move {
-                let _place = place;
-                let answer = accept_here(&engine, new, from).await;
-                // The link may have ended: the other side then looks by itself.
-                let _ = answers.send((number, answer)).await;
-            });
         }
         shards::take_by_word(engine, told);
     }
 }
 
 /// `None`: not accepted, or not known to be. The other node tries by itself and learns why.
-async fn accept_here(engine: &Engine, new: NewMessage, from: i64) -> Answer {
+async fn accept_here(engine: &Engine, number: u64, new: NewMessage, from: i64) -> (u64, Answer) {
     if engine.is_stopping() || !engine.shards.is_sure() {
-        return None;
+        return (number, None);
     }
     let _asked = engine.links.asked(new.message.id, from);
-    engine.accept_forwarded(Arc::new(new)).await.ok()
+    (number, engine.accept_unstarted(Arc::new(new)).await.ok())
 }
 
-/// Tells what became of them, for which applications deliveries are behind, and while something is under way, that this node is alive.
-async fn tell(
-    engine: &Engine,
-    mut sender: Sender,
-    mut answered: mpsc::Receiver<(u64, Answer)>,
-    open: &AtomicUsize,
-) -> io::Result<()> {
-    let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
+/// Accepts what is asked for and tells what became of it, for which applications deliveries are behind, and while something is under way,
+/// that this node is alive. No task a message: a commit answers many, and they are to be on their way before anything else that it begins.
+async fn tell(engine: &Engine, from: i64, mut sender: Sender, mut asked: mpsc::Receiver<(u64, NewMessage)>) -> io::Result<()> {
+    let mut accepting = FuturesUnordered::new();
+    let (mut taken, mut batch) = (Vec::new(), Vec::new());
     let mut behind = engine.queue.watch_behind();
     behind.mark_changed();
     let mut told: (Instant, Vec<AppId>) = (Instant::now(), Vec::new());
     let mut sent_at = Instant::now();
-    while !engine.is_stopping() || open.load(Ordering::Relaxed) > 0 {
+    let mut is_open = true;
+    while is_open || !accepting.is_empty() {
         // Whether it may have changed who is behind, and it is not too soon to say so.
         let may_tell = told.0.elapsed() >= BEHIND_EVERY;
         let wait = if may_tell && told.1.is_empty() { SIGN_OF_LIFE } else { BEHIND_EVERY };
+        // What the other side may have under way has a place here: it waits only if it keeps to another bound.
+        let room = IN_FLIGHT_MAX.saturating_sub(accepting.len());
         tokio::select! {
-            count = answered.recv_many(&mut batch, FRAME_ITEMS_MAX) => {
-                if count == 0 {
-                    return Ok(());
-                }
-                // A commit answers many: they go into one frame.
-                gather(&mut answered, &mut batch, FRAME_ITEMS_MAX).await;
-                open.fetch_sub(batch.len(), Ordering::Relaxed);
+            count = asked.recv_many(&mut taken, room), if is_open && room > 0 => {
+                is_open = count > 0;
+                accepting.extend(taken.drain(..).map(|(number, new)| accept_here(engine, number, new, from)));
             }
+            Some(answer) = accepting.next() => batch.push(answer),
             Ok(()) = behind.changed(), if may_tell => {}
             () = tokio::time::sleep(wait) => {}
         }
+        while let Some(Some(answer)) = accepting.next().now_or_never() {
+            batch.push(answer);
+        }
         let apps = if told.0.elapsed() >= BEHIND_EVERY { engine.queue.behind() } else { told.1.clone() };
         let is_news = apps != told.1;
-        let is_awaited = open.load(Ordering::Relaxed) > 0 && sent_at.elapsed() >= SIGN_OF_LIFE;
+        let is_awaited = !accepting.is_empty() && sent_at.elapsed() >= SIGN_OF_LIFE;
         if batch.is_empty() && !is_news && !is_awaited {
             continue;
         }
+        let is_work = !batch.is_empty();
         let fill = |out: &mut Vec<u8>| {
             if is_news {
                 wire::put_behind(out, &apps);
@@ -184,6 +166,9 @@ async fn tell(
         sent_at = Instant::now();
         if is_news {
             told = (sent_at, apps);
+        }
+        if is_work {
+            engine.pump();
         }
     }
     Ok(())
