@@ -74,7 +74,8 @@ pub const GROUP_COSTS_BETWEEN: u32 = 3;
 pub const GROUP_ITEMS_ENOUGH: usize = 32;
 pub const GROUP_WAIT_US_MAX: u64 = 1_500;
 /// The same on PostgreSQL, where a commit is a few milliseconds of waiting for somebody else: half of the time nobody of a node's commits.
-/// Half of those who were there lately are enough, within these bounds: one half is served while the other one is committed.
+/// Half of those who were there lately are enough, within these bounds: one half is served while the other one is committed. A node that has
+/// few of the shards waits up to twice as long as one that has all: the database pays for every batch of all nodes.
 pub const BATCH_COSTS_BETWEEN: u32 = 2;
 pub const BATCH_ITEMS_ENOUGH_MIN: usize = 32;
 pub const BATCH_ITEMS_ENOUGH_MAX: usize = 256;

@@ -81,7 +81,8 @@ impl Engine {
             self.wait_for_touch().await?;
         }
         let own = |new: &Arc<NewMessage>| take_by_word(self, vec![new.clone()]);
-        let accepted = match self.links.forward(&new, own).await {
+        let joined = self.links.join(&new);
+        let accepted = match self.links.forward(&new, &joined, own).await {
             Forwarded::Done(accepted) => {
                 self.metrics.forwarded.inc();
                 accepted

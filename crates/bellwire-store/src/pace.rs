@@ -35,6 +35,11 @@ impl Pace {
         Self { patience, began_at: None, cost: Duration::ZERO, most: 0 }
     }
 
+    /// From now on, groups never wait longer than this.
+    pub fn set_wait_max(&mut self, wait_max: Duration) {
+        self.patience.wait_max = wait_max;
+    }
+
     /// Until when a group of so many messages waits for more; `None`: it does not.
     pub fn until(&self, messages: usize) -> Option<Instant> {
         if messages >= self.enough() {
@@ -108,6 +113,16 @@ mod tests {
             assert_eq!(pace.enough(), enough, "of {there}");
             assert!(pace.until(enough).is_none() && (enough == 1 || pace.until(enough - 1).is_some()));
         }
+    }
+
+    /// Broken: a node that gets half of the load commits twice as often as one that gets all of it.
+    #[test]
+    fn how_long_a_group_waits_at_most_may_change() {
+        let (mut pace, began) = (Pace::new(PATIENCE), Instant::now());
+        pace.begin(began, 8);
+        pace.end(Duration::from_secs(9));
+        pace.set_wait_max(PATIENCE.wait_max * 2);
+        assert_eq!(pace.until(1), Some(began + PATIENCE.wait_max * 2));
     }
 
     /// Broken: a slow disk makes everybody wait much longer than it takes, or a large group waits to grow.

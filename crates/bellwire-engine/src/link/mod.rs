@@ -1,5 +1,6 @@
 //! Links between nodes of one database: a message is accepted *by the node that delivers most of it*, over a connection that stays open. Its
-//! batches grow, most deliveries need not be fetched, and do not wait for the next look at the table.
+//! batches grow, most deliveries need not be fetched, and do not wait for the next look at the table. Those to a busy endpoint stay where they came
+//! (`company`), and its owner is told of them.
 //!
 //! Of a message that several nodes deliver, the one that accepts it tells the others, except whoever passed it on and has it: they deliver it by
 //! that word if it is fresh, and else fetch their deliveries from the database, which knows for certain whose they are, but not the message.
@@ -14,6 +15,7 @@
 //! nothing of a peer is believed before it has shown that it holds the key.
 
 mod client;
+mod company;
 #[doc(hidden)]
 pub mod fuzzing;
 mod heard;
@@ -36,6 +38,7 @@ use tokio::time::Instant;
 
 pub use client::Forwarded;
 use client::{Behind, Link};
+use company::{Company, Joined};
 use heard::Heard;
 pub use server::serve;
 
@@ -115,6 +118,7 @@ pub struct Links {
     /// A peer says that the database has something for this node.
     pub nudged: Notify,
     heard: Mutex<Heard>,
+    company: Company,
     /// Peers have told of messages: their deliveries are to be fetched.
     pub told: Notify,
     /// Messages that peers have asked this node to accept, and who: they have them already and need not be told.
@@ -175,6 +179,7 @@ impl Links {
             incoming: Mutex::default(),
             nudged: Notify::new(),
             heard: Mutex::default(),
+            company: Company::default(),
             told: Notify::new(),
             asked_by: Mutex::default(),
         };
@@ -316,9 +321,15 @@ impl Links {
         links.find(|(epoch, _)| is_owner(*epoch)).map(|(_, behind)| behind)
     }
 
+    /// Counts a message among those on their way, until what is returned is dropped.
+    pub fn join(&self, new: &NewMessage) -> Joined<'_> {
+        self.company.join(if self.key.is_some() { &new.endpoints } else { &[] })
+    }
+
     /// The node that delivers most of this message, if it is another and can be reached; of several, the one whose endpoint comes first:
-    /// wherever messages of an application come in, the same node accepts them, in batches as large as if it were alone.
-    fn way_of(&self, new: &NewMessage) -> Option<Way> {
+    /// wherever messages of an application come in, the same node accepts them, in batches as large as if it were alone. `None` also if that node
+    /// delivers all of it and there is company enough here: it is told of what this one accepts.
+    fn way_of(&self, new: &NewMessage, joined: &Joined<'_>) -> Option<Way> {
         self.key.as_ref()?;
         let peers = self.peers.read();
         let mut counts: Vec<(i64, usize)> = Vec::new();
@@ -331,14 +342,17 @@ impl Links {
         }
         // The first one of the largest.
         let (owner, _) = counts.iter().copied().reduce(|most, other| if other.1 > most.1 { other } else { most })?;
+        if counts.len() == 1 && joined.is_enough() {
+            return None;
+        }
         let link = peers.links.get(&owner).filter(|link| link.is_up()).cloned()?;
         Some(Way { link, has_own: counts.iter().any(|(owner, _)| *owner == 0) })
     }
 
     /// Has the owner of most of the deliveries accept the message. `own`: called if it has, a moment ago, and some of its deliveries are this
     /// node's.
-    pub async fn forward(&self, new: &Arc<NewMessage>, own: impl FnOnce(&Arc<NewMessage>)) -> Forwarded {
-        let Some(Way { link, has_own }) = self.way_of(new) else { return Forwarded::NotSent };
+    pub async fn forward(&self, new: &Arc<NewMessage>, joined: &Joined<'_>, own: impl FnOnce(&Arc<NewMessage>)) -> Forwarded {
+        let Some(Way { link, has_own }) = self.way_of(new, joined) else { return Forwarded::NotSent };
         if !has_own {
             return link.forward(new, || ()).await;
         }

@@ -7,6 +7,7 @@ use bellwire_engine::{EngineConfig, Published};
 use bellwire_postgres_testkit::query;
 use bellwire_store::Idempotency;
 use bellwire_testkit::{Receiver, TestApp};
+use tokio::task::JoinSet;
 
 use crate::cluster::{PAYLOAD, by_message, config, endpoint_of, idle, pair_of};
 use crate::line::Line;
@@ -84,6 +85,43 @@ async fn what_another_node_delivers_is_accepted_by_it_and_nothing_has_to_be_fetc
     all_once(&receiver, &[&path], &published);
     assert_eq!(metric(&a, FORWARDED).await - before.0, 28, "27 messages and a repeat");
     assert_eq!(metric(&b, FETCHED).await - before.1, 3, "those that were too large");
+}
+
+/// Broken: messages to a busy endpoint are sent to and fro one by one, and its owner's lanes accept what all nodes take in; or they go on being
+/// accepted where they come when they come alone, and each costs a handover row.
+#[tokio::test]
+async fn messages_for_a_busy_endpoint_of_another_node_are_accepted_where_they_come_while_they_come_in_crowds() {
+    let (a, b, _line) = pair_on_a_line().await;
+    linked(&b).await;
+    let receiver = Receiver::start().await.unwrap();
+    let application = a.application("acme").await;
+    let (_, path) = endpoint_of(&b, &application, &receiver, "/").await;
+    let entry = a.engine.application_by_id(application.id).await.unwrap().unwrap();
+    let before = metric(&a, FORWARDED).await;
+    let mut published = vec![];
+    for _ in 0..5 {
+        let mut crowd = JoinSet::new();
+        for _ in 0..40 {
+            let (engine, entry, message) = (a.engine.clone(), entry.clone(), a.message(&application, "a.b", PAYLOAD));
+            crowd.spawn(async move { engine.publish(&entry, message, None).await });
+        }
+        while let Some(ended) = crowd.join_next().await {
+            let Ok(Ok(Published::Fresh(message))) = ended else { panic!("{ended:?}") };
+            published.push(message.id);
+        }
+    }
+    assert_eq!(metric(&a, FORWARDED).await - before, 7, "those of the first crowd that came before it was one");
+    let mut alone = 0;
+    while metric(&a, FORWARDED).await - before == 7 {
+        published.push(publish(&a, &application, a.message(&application, "a.b", PAYLOAD), None).await);
+        alone += 1;
+        assert!(alone < 200, "the crowd has gone");
+    }
+    published.push(publish(&a, &application, a.message(&application, "a.b", PAYLOAD), None).await);
+    assert_eq!(metric(&a, FORWARDED).await - before, 9);
+    receiver.wait_for(&path, published.len()).await;
+    idle(&[&a, &b]).await;
+    all_once(&receiver, &[&path], &published);
 }
 
 #[tokio::test]

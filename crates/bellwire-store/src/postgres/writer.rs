@@ -232,6 +232,12 @@ fn lanes_for(shards: usize) -> usize {
     ((lanes * shards + SHARDS / 2) / SHARDS).clamp(1, lanes)
 }
 
+/// How long accepts wait for company at most, on a node with so many shards.
+fn wait_max_for(shards: usize) -> Duration {
+    let others = SHARDS.saturating_sub(shards);
+    PATIENCE.wait_max + PATIENCE.wait_max.mul_f64(others as f64 / SHARDS as f64)
+}
+
 /// The writing half of the store.
 pub struct Writer {
     shared: Arc<Shared>,
@@ -317,6 +323,7 @@ impl Writer {
 
     pub async fn set_local(&self, shards: bellwire_core::ShardSet) {
         self.shared.recording.store(lanes_for(shards.len()), Ordering::Relaxed);
+        self.shared.pace.lock().set_wait_max(wait_max_for(shards.len()));
         self.shared.local.set(shards).await;
     }
 
@@ -429,6 +436,14 @@ mod tests {
     fn nodes_share_the_lanes_that_record_as_they_share_the_shards() {
         for (shards, lanes) in [(0, 1), (85, 1), (128, 1), (130, 1), (200, 2), (SHARDS, 2)] {
             assert_eq!(lanes_for(shards), lanes, "{shards}");
+        }
+    }
+
+    /// Broken: the database pays for twice as many batches when there are two nodes; or one alone waits as long as if there were others.
+    #[test]
+    fn a_node_with_few_shards_waits_longer_for_company() {
+        for (shards, wait_us) in [(SHARDS, 4_000), (SHARDS / 2, 6_000), (0, 8_000)] {
+            assert_eq!(wait_max_for(shards), Duration::from_micros(wait_us), "{shards}");
         }
     }
 
