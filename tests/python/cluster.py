@@ -25,7 +25,8 @@ from postgres import Postgres
 
 NODES = 3
 APPS = 8
-IN_FLIGHT = 24
+# Half of them for one endpoint: so many of one node's that the others accept what is for it where it comes, eight and more at a time.
+IN_FLIGHT = 60
 TAKEOVER_SECONDS_MAX = 5.0
 # A request that the killed node had sent is taken at most this long after the kill: longer than the receiver's longest delay.
 SENT_BEFORE_KILL_SECONDS = 0.4
@@ -98,7 +99,7 @@ async def run(kills: int, seed: int) -> int:
         try:
             nodes = Nodes(database, database.create_database(), folder, NODES, "cluster").start()
             nodes.wait_balanced()
-            streams = set_up_streams(nodes.servers[0], receiver.url, APPS)
+            streams = set_up_streams(nodes.servers[0], receiver.url, APPS, has_busy=True)
             loader = Loader(nodes.ports, nodes.key, streams, folder / "acknowledged", answer_seconds_max=10)
             loader.start(IN_FLIGHT)
             for n in range(kills):

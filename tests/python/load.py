@@ -106,20 +106,24 @@ class Streams(NamedTuple):
         return [f"{message_id}/{endpoint}" for endpoint in self.endpoints[number % len(self.apps)]]
 
 
-def set_up_streams(server, url: str, apps: int = 1) -> Streams:
-    """Applications with two endpoints each at the receiver, made with the official client."""
+def set_up_streams(server, url: str, apps: int = 1, has_busy: bool = False) -> Streams:
+    """Applications with two endpoints each at the receiver, made with the official client. `has_busy`: and one more, with one endpoint, to
+    which every other event goes."""
     from svix.api import ApplicationIn, EndpointIn, Svix, SvixOptions
 
     svix = Svix(server.key, SvixOptions(server_url=server.url))
-    made = Streams([], [])
-    for n in range(apps):
-        app = svix.application.create(ApplicationIn(name=f"Load {n}"))
-        names = [f"{n}-first", f"{n}-second"]
-        for name in names:
-            svix.endpoint.create(app.id, EndpointIn(url=url + name))
-        made.apps.append(app.id)
-        made.endpoints.append(names)
-    return made
+
+    def make(name: str, names: list[str]) -> tuple[str, list[str]]:
+        app = svix.application.create(ApplicationIn(name=name))
+        for endpoint in names:
+            svix.endpoint.create(app.id, EndpointIn(url=url + endpoint))
+        return app.id, names
+
+    made = [make(f"Load {n}", [f"{n}-first", f"{n}-second"]) for n in range(apps)]
+    if has_busy:
+        busy = make("Busy", ["busy"])
+        made = [stream for other in made for stream in (busy, other)]
+    return Streams([app for app, _ in made], [names for _, names in made])
 
 
 class Answer(NamedTuple):
