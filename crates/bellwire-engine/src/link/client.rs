@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::session::{FRAME_BYTES_MAX, Hello, Receiver, Sender, open};
 use super::wire::{self, ACCEPTED, Answer, JUST_ACCEPTED, NUDGE, Reader, Said};
-use super::{FRESH_MAX, IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX, gather};
+use super::{FRESH_MAX, IN_FLIGHT_MAX, ITEM_BYTES_MAX, LinkKey, OPEN_MAX, SILENCE_MAX};
 
 /// Between two attempts to open a connection, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -322,6 +322,20 @@ async fn session(
     }
 }
 
+/// Takes what comes for as long as it comes: whoever is ready to hand in something does so before a frame is closed.
+async fn gather(from: &mut mpsc::Receiver<Asked>, batch: &mut Vec<Asked>) {
+    let mut before = usize::MAX;
+    while batch.len() != before && batch.len() < FRAME_ITEMS_MAX {
+        before = batch.len();
+        tokio::task::yield_now().await;
+        while batch.len() < FRAME_ITEMS_MAX
+            && let Ok(item) = from.try_recv()
+        {
+            batch.push(item);
+        }
+    }
+}
+
 async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, news: &News, pending: &Pending) -> io::Result<()> {
     let mut batch = Vec::with_capacity(FRAME_ITEMS_MAX);
     let mut number = 0u64;
@@ -330,7 +344,7 @@ async fn ask(sender: &mut Sender, asked: &mut mpsc::Receiver<Asked>, news: &News
             count = asked.recv_many(&mut batch, FRAME_ITEMS_MAX) => if count == 0 { return Ok(()) },
             () = news.are_there.notified() => {}
         }
-        gather(asked, &mut batch, FRAME_ITEMS_MAX).await;
+        gather(asked, &mut batch).await;
         let mut told = news.take().into_iter().peekable();
         while told.peek().is_some() || !batch.is_empty() {
             let mut room = FRAME_BYTES_MAX;

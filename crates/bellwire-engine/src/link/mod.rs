@@ -33,7 +33,7 @@ use bellwire_core::{EndpointId, MessageId, SHARDS, Shard, ShardSet};
 use bellwire_store::{Accepted, Cluster, NewMessage};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use client::Forwarded;
@@ -66,20 +66,6 @@ pub struct LinkConfig {
     /// `host:port` by which others reach it, if that is not where it listens.
     pub advertise: Option<String>,
     pub key: LinkKey,
-}
-
-/// Takes what comes for as long as it comes: whoever is ready to hand in something does so before a frame is closed.
-async fn gather<T>(from: &mut mpsc::Receiver<T>, batch: &mut Vec<T>, most: usize) {
-    let mut before = usize::MAX;
-    while batch.len() != before && batch.len() < most {
-        before = batch.len();
-        tokio::task::yield_now().await;
-        while batch.len() < most
-            && let Ok(item) = from.try_recv()
-        {
-            batch.push(item);
-        }
-    }
 }
 
 /// What all nodes of a database have in common, and nobody else.

@@ -71,12 +71,13 @@ async fn answer(engine: &Arc<Engine>, socket: TcpStream, address: SocketAddr) ->
     let (asks, asked) = mpsc::channel(ASKED_MAX);
     let mut telling = pin!(tell(engine, hello.from, sender, asked));
     let stop = engine.stop.notified();
-    if !engine.is_stopping() {
-        tokio::select! {
-            ended = take(engine, receiver, asks) => return ended,
-            ended = &mut telling => return ended,
-            () = stop => {}
-        }
+    if engine.is_stopping() {
+        return Ok(());
+    }
+    tokio::select! {
+        ended = take(engine, receiver, asks) => return ended,
+        ended = &mut telling => return ended,
+        () = stop => {}
     }
     // Nothing more is taken in; what is being accepted is still answered.
     timeout(STOP_MAX, telling).await.unwrap_or(Ok(()))
